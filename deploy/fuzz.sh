@@ -1,0 +1,32 @@
+#!/bin/sh
+# Runs every fuzz target of every package for FUZZTIME, one after another, and
+# stops at the first finding. A finding is kept by go test under
+# testdata/fuzz/, where it is a test from then on: commit it with the fix.
+#
+# usage: deploy/fuzz.sh [FUZZTIME]     such as 3s, 10s (the default), 5m
+set -eu
+
+time=${1:-10s}
+go=${GO:-go}
+count=0
+targets=$(mktemp)
+trap 'rm -f "$targets" "$targets.list"' EXIT
+
+# A line for each target, "package Name". go test -list prints the names of a
+# package before the line that names it.
+if ! "$go" test -list '^Fuzz' ./... >"$targets.list"; then
+	cat "$targets.list" >&2
+	echo "fuzz: the tests do not build" >&2
+	exit 1
+fi
+awk '/^Fuzz/ { name[n++] = $1 } /^ok/ { for (i = 0; i < n; i++) print $2, name[i]; n = 0 }' "$targets.list" >"$targets"
+
+while read -r package name; do
+	echo "fuzz: $package $name for $time"
+	if ! "$go" test -run '^$' -fuzz "^$name\$" -fuzztime "$time" "$package" </dev/null; then
+		echo "fuzz: $name in $package failed; a new input is kept under its testdata/fuzz/$name" >&2
+		exit 1
+	fi
+	count=$((count + 1))
+done <"$targets"
+echo "fuzz: $count targets, no finding"
