@@ -473,10 +473,8 @@ func (x *exchange) hashKey() uint64 {
 	}
 	switch {
 	case header != "":
-		for i := range x.req.Fields {
-			if f := &x.req.Fields[i]; len(f.Name) == len(header) && bytes.EqualFold(f.Name, []byte(header)) {
-				return xxhash.Sum64(f.Value)
-			}
+		if v, ok := x.header(header); ok {
+			return xxhash.Sum64(v)
 		}
 	case cookie != "":
 		if v := x.cookie(cookie); v != nil {
@@ -487,6 +485,16 @@ func (x *exchange) hashKey() uint64 {
 	}
 	ip := x.caller.As16()
 	return xxhash.Sum64(ip[:])
+}
+
+// header is the value of the request's first field of this name.
+func (x *exchange) header(name string) ([]byte, bool) {
+	for i := range x.req.Fields {
+		if f := &x.req.Fields[i]; len(f.Name) == len(name) && bytes.EqualFold(f.Name, []byte(name)) {
+			return f.Value, true
+		}
+	}
+	return nil, false
 }
 
 // cookie is the value of the request's cookie of this name, or nil.
@@ -531,10 +539,8 @@ func (s *Split) compile() {
 // choose finds the side that x belongs to.
 func (s *Split) choose(x *exchange) *pool.Upstream {
 	if s.Header != "" {
-		for i := range x.req.Fields {
-			if f := &x.req.Fields[i]; len(f.Name) == len(s.Header) && bytes.EqualFold(f.Name, []byte(s.Header)) {
-				return s.at(xxhash.Sum64(f.Value) % s.sum)
-			}
+		if v, ok := x.header(s.Header); ok {
+			return s.at(xxhash.Sum64(v) % s.sum)
 		}
 	}
 	if s.Cookie != "" {

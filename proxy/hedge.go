@@ -181,6 +181,16 @@ func (h *hedge) ask(now, until int64) (conn *pool.Conn, o pool.Outcome, sent int
 		if h.alone.Load() {
 			h.client.up.Store(conn)
 		}
+		if h.winner.Load() != nobody {
+			// It was decided in between, by one who may not have seen conn: of
+			// the two at least the later sees the other. He may have ended its
+			// waits, so it is not for the pool.
+			h.conn.Store(nil)
+			h.client.up.CompareAndSwap(conn, nil)
+			conn.Close()
+			h.upstream.Report(h.target, h.ticket, 0, fault.ClientGone, 0, sent)
+			return nil, o, 0, fault.None
+		}
 		o = conn.Send(h.out, &h.res, h.head)
 		if !conn.Reused || !o.Unsent && !o.Silent || o.Fault != fault.TargetReset || n > 0 || h.winner.Load() != nobody {
 			return conn, o, sent, fault.None

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"bytes"
-
 	"sluice/fault"
 	"sluice/limiter"
 )
@@ -57,14 +55,4 @@ func (x *exchange) limitKey(l *RateLimit, prefix int) uint64 {
 		}
 	}
 	return h.Sum()
-}
-
-// header is the value of the request's first field of this name.
-func (x *exchange) header(name string) ([]byte, bool) {
-	for i := range x.req.Fields {
-		if f := &x.req.Fields[i]; len(f.Name) == len(name) && bytes.EqualFold(f.Name, []byte(name)) {
-			return f.Value, true
-		}
-	}
-	return nil, false
 }
