@@ -15,14 +15,14 @@ import (
 // never one of its own floor. A package whose path ends in /... stands for all
 // below it. See docs/architecture.md.
 var floors = map[string]int{
-	"fault": 0, "observe": 0, "wire": 0, "setting": 0,
+	"fault": 0, "observe": 0, "wire": 0, "setting": 0, "redis": 0,
 	"auth": 1, "limiter": 1, "cache": 1, "transform": 1, "aggregate": 1, "transcode": 1,
 	"pool":  2,
 	"proxy": 3, "config": 3,
 	"gateway": 4,
 	"listen":  5, "admin": 5,
 	// What is not part of the gateway but shows, measures or tests it.
-	"examples": 6, "docs": 6, "e2e/rig": 6, "config/gen": 6, "bench/...": 6, "loadtest/...": 6, "e2e": 6,
+	"examples": 6, "docs": 6, "e2e/rig": 6, "e2e/openid": 6, "redis/redistest": 6, "config/gen": 6, "bench/...": 6, "loadtest/...": 6, "e2e": 6,
 	"": 6, // main.go
 }
 
@@ -30,10 +30,12 @@ var floors = map[string]int{
 // its reason.
 var neighbours = map[[2]string]string{
 	{"", "examples"}:                         "sluice demo serves them",
+	{"redis", "setting"}:                     "its settings are written in these words",
 	{"e2e", "e2e/rig"}:                       "the rig is what these tests are written with",
 	{"e2e", "examples"}:                      "the tests run them",
 	{"bench/faults", "bench/faults/backend"}: "the backend that breaks on purpose",
 	{"bench/faults", "bench/faults/load"}:    "the load that measures",
+	{"loadtest/limits", "e2e/rig"}:           "the same",
 	{"loadtest/soak", "e2e/rig"}:             "the long figures are the tests' own, taken longer",
 }
 
