@@ -33,10 +33,10 @@ func TestValidate(t *testing.T) {
 	f(func(c *Config) { c.Rate = "" }, badRate+`""`)
 	f(func(c *Config) { c.Rate = "100" }, badRate+`"100"`)
 	f(func(c *Config) { c.Key = "ip+"; c.Rate = "1" },
-		`key: expected ip, route, header:NAME, cookie:NAME, or up to 8 of them, each once, joined by +, got "ip+"`, badRate+`"1"`)
-	f(func(c *Config) { c.Cost = 51 }, "cost: expected at most the burst, 50: a request of more would never pass; got 51")
+		"key: expected "+keyWant+`, got "ip+"`, badRate+`"1"`)
+	f(func(c *Config) { c.Cost = 51 }, "cost: expected a cost of at most the burst, 50: a request of more would never pass; got 51")
 	f(func(c *Config) { c.Burst, c.Cost = 0, 100 })
-	f(func(c *Config) { c.Burst, c.Cost = 0, 101 }, "cost: expected at most the burst, 100: a request of more would never pass; got 101")
+	f(func(c *Config) { c.Burst, c.Cost = 0, 101 }, "cost: expected a cost of at most the burst, 100: a request of more would never pass; got 101")
 	f(func(c *Config) { c.Rate, c.Burst = "1/d", 366 })
 	f(func(c *Config) { c.Rate, c.Burst = "1/d", 367 }, "burst: expected at most 366, what 1/d gives in 366 days, got 367")
 	f(func(c *Config) { c.Rate, c.Burst = "1000000/s", 1000000 })
@@ -50,16 +50,22 @@ func TestParseKey(t *testing.T) {
 			t.Errorf("ParseKey(%q) = %v, %v; want %v", in, got, err, want)
 		}
 	}
-	f("ip", Part{IP, ""})
-	f("route", Part{Route, ""})
-	f("header:X-Tenant", Part{Header, "X-Tenant"})
-	f("cookie:session", Part{Cookie, "session"})
-	f("ip+header:X-Tenant+route", Part{IP, ""}, Part{Header, "X-Tenant"}, Part{Route, ""})
-	f("cookie:a+cookie:A", Part{Cookie, "a"}, Part{Cookie, "A"})
-	f("header:A+cookie:A", Part{Header, "A"}, Part{Cookie, "A"})
+	f("ip", Part{Source: IP, Name: ""})
+	f("route", Part{Source: Route, Name: ""})
+	f("header:X-Tenant", Part{Source: Header, Name: "X-Tenant"})
+	f("cookie:session", Part{Source: Cookie, Name: "session"})
+	f("ip+header:X-Tenant+route", Part{Source: IP, Name: ""}, Part{Source: Header, Name: "X-Tenant"}, Part{Source: Route, Name: ""})
+	f("cookie:a+cookie:A", Part{Source: Cookie, Name: "a"}, Part{Source: Cookie, Name: "A"})
+	f("header:A+cookie:A", Part{Source: Header, Name: "A"}, Part{Source: Cookie, Name: "A"})
+	f("identity", Part{Source: Identity})
+	f("claim:sub", Part{Source: Claim, Name: "sub"})
+	f("claim:https://example.com/plan", Part{Source: Claim, Name: "https://example.com/plan"})
+	f("claim:a+claim:A", Part{Source: Claim, Name: "a"}, Part{Source: Claim, Name: "A"})
+	f("claim:tenant.id|identity|ip+route",
+		Part{Source: Claim, Name: "tenant.id"}, Part{Source: Identity, Or: true}, Part{Source: IP, Or: true}, Part{Source: Route})
 	for _, bad := range []string{
 		"", "+", "ip+", "+ip", "ip+ip", "IP", "ip:", "ip:x", "header", "header:", "header:a b", "header:a\r\n", "header:a:b",
-		"header:X+header:x", "claim:sub", "ip header:X", "ip++route", "header:\x80", "header:" + strings.Repeat("x", 129),
+		"header:X+header:x", "claim", "claim:", "claim:.a", "claim:a.", "claim:a b", "claim:a\x00", "claim:é", "claim:a+claim:a", "identity:x", "ip|", "|ip", "ip|ip", "ip||route", "header:a|b", "cookie:a|", "ip header:X", "ip++route", "header:\x80", "header:" + strings.Repeat("x", 129),
 		strings.Repeat("ip+", 1<<16), "header:1+header:2+header:3+header:4+header:5+header:6+header:7+header:8+ip",
 	} {
 		f(bad)
@@ -67,7 +73,7 @@ func TestParseKey(t *testing.T) {
 }
 
 func FuzzParseKey(f *testing.F) {
-	for _, s := range []string{"ip", "ip+header:X-Tenant", "cookie:a+route", "", "+", "header:a:b"} {
+	for _, s := range []string{"ip", "ip+header:X-Tenant", "cookie:a+route", "claim:a.b|identity+ip", "", "+", "|", "header:a:b"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -75,15 +81,21 @@ func FuzzParseKey(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var words []string
-		for _, p := range parts {
+		var again string
+		for i, p := range parts {
 			word := sources[p.Source].word
 			if p.Name != "" {
 				word += ":" + p.Name
 			}
-			words = append(words, word)
+			switch {
+			case p.Or:
+				again += "|"
+			case i > 0:
+				again += "+"
+			}
+			again += word
 		}
-		if again := strings.Join(words, "+"); again != s || len(parts) > mostParts {
+		if again != s || len(parts) > mostParts {
 			t.Fatalf("%q is read as %q", s, again)
 		}
 	})

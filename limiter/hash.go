@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+	"unsafe"
 )
 
 // Hasher makes one 64-bit key of the parts that a budget is kept for. It is
@@ -15,7 +16,7 @@ import (
 //
 // Parts are told apart by their kind, length and order: "ab","c" is another
 // key than "a","bc". A Hasher is a value on the caller's stack, for one
-// goroutine; feeding it does not allocate. Begin with NewHasher.
+// goroutine; feeding it does not allocate. Begin with Limit.Hasher or NewHasher.
 type Hasher struct {
 	v0, v1, v2, v3 uint64
 	words          uint64 // fed so far
@@ -46,6 +47,7 @@ const (
 	partBytes
 	partIPv4
 	partIPv6
+	partAlternative
 )
 
 // Missing feeds the absence of a part, which differs from an empty one.
@@ -62,6 +64,17 @@ func (h *Hasher) Bytes(b []byte) {
 		var last [8]byte
 		copy(last[:], b)
 		h.word(binary.LittleEndian.Uint64(last[:]))
+	}
+}
+
+// Text feeds the bytes of s.
+func (h *Hasher) Text(s string) { h.Bytes(unsafe.Slice(unsafe.StringData(s), len(s))) }
+
+// alternative marks the part that follows as one that stands in for another,
+// so that nobody who chooses the one can be taken for who has the other.
+func (h *Hasher) alternative(or bool, s Source) {
+	if or {
+		h.word(partAlternative | uint64(s))
 	}
 }
 

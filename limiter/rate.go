@@ -31,22 +31,43 @@ var rateUnits = []struct {
 // ParseRate reads 100/s, 5000/m, 10/h or 1000/d. Its error is a
 // *setting.Unexpected.
 func ParseRate(s string) (Rate, error) {
-	unexpected := &setting.Unexpected{Want: rateWant, Got: s}
-	digits, unit, _ := strings.Cut(s, "/")
-	if digits == "" || digits[0] < '1' || digits[0] > '9' {
-		return Rate{}, unexpected // no sign, and no 010 that might be eight
+	if r, ok := parseRate(s); ok {
+		return r, nil
 	}
-	count, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil {
-		return Rate{}, unexpected
+	return Rate{}, &setting.Unexpected{Want: rateWant, Got: s}
+}
+
+// parseRate is ParseRate without an error to allocate.
+func parseRate(s string) (Rate, bool) {
+	digits, unit, _ := strings.Cut(s, "/")
+	count, ok := parseCount(digits)
+	if !ok {
+		return Rate{}, false
 	}
 	for _, u := range rateUnits {
 		if u.name == unit && count <= mostPerSecond*int64(u.per/time.Second) {
-			return Rate{Count: count, Per: u.per}, nil
+			return Rate{Count: count, Per: u.per}, true
 		}
 	}
-	return Rate{}, unexpected
+	return Rate{}, false
 }
+
+// parseCount reads a number from 1 to mostCount in its one form: no sign, and
+// no 010 that might be eight. It allocates nothing.
+func parseCount(s string) (n int64, ok bool) {
+	if s == "" || len(s) > 13 || s[0] == '0' {
+		return 0, false
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(s[i]-'0')
+	}
+	return n, n <= mostCount
+}
+
+const mostCount = 1_000_000_000_000
 
 // String writes r the way ParseRate reads it.
 func (r Rate) String() string {
@@ -60,6 +81,20 @@ func (r Rate) String() string {
 
 // perSecond is what r gives in one second, rounded down, but at least 1.
 func (r Rate) perSecond() int64 { return max(1, r.Count/int64(r.Per/time.Second)) }
+
+// seconds is the stretch of r.
+func (r Rate) seconds() int64 { return int64(r.Per / time.Second) }
+
+// faster tells whether r gives more than o.
+func (r Rate) faster(o Rate) bool { return r.Count*o.seconds() > o.Count*r.seconds() }
+
+// unitsAt is how many units of the rate clock, its 512ths, one request takes
+// at the rate r, rounded up. All products fit: clock is at most 1,000,000 a
+// second and r at least 1 a day.
+func (r Rate) unitsAt(clock Rate) int64 {
+	a, b := clock.Count*unitsPerRequest*r.seconds(), r.Count*clock.seconds()
+	return (a + b - 1) / b
+}
 
 // units is how many steps of 1/unitsPerRequest request r gives in ns
 // nanoseconds, rounded down. A time before the start is the start.

@@ -5,9 +5,10 @@ import (
 	"sync/atomic"
 )
 
-// Time is counted in units: 512ths of a request at the limit's own rate. So a
-// request of cost c moves a TAT by exactly c*unitsPerRequest whatever the rate
-// is, nothing is rounded twice, and a TAT fits in 32 bits beside its key.
+// Time is counted in units: 512ths of a request at the limit's fastest rate. So
+// a request of cost c moves a TAT by exactly c*unitsPerRequest whatever that
+// rate is, nothing is rounded twice, and a TAT fits in 32 bits beside its key.
+// At a slower rate a request takes more units, rounded up once: see Plan.
 const unitsPerRequest = 512
 
 const (
@@ -18,7 +19,8 @@ const (
 
 	// mostBurst, in requests, keeps every TAT within an epoch of now.
 	mostBurst = 1_000_000
-	_         = uint(epochLen - mostBurst*unitsPerRequest) // not negative
+	mostRoom  = mostBurst * unitsPerRequest
+	_         = uint(epochLen - mostRoom) // not negative
 
 	groupSlots   = 7
 	keysPerGroup = 4 // so that a table with as many keys as it is made for is 4/7 full
@@ -43,8 +45,7 @@ const (
 // Why single steps are enough:
 //   - Charging a key, renewing it and taking over a passed slot are each one
 //     compare-and-swap on one word that holds key and TAT. One who is late finds
-//     another word and looks again. The same word cannot come back: a TAT
-//     only grows, and a slot taken over gets one that lies ahead.
+//     another word and looks again, or the same word and with it the same state.
 //   - Two goroutines that insert one key at once choose the same slot, and one
 //     loses, unless another slot passes between their looks. So who inserts
 //     looks again afterwards, and if there is a twin takes its own slot back and
@@ -118,7 +119,7 @@ func (t *table) charge(key, now uint64, units, room int64) standing {
 
 // charge is table.charge within g; found is false when print is not there.
 func (g *group) charge(print uint32, now uint64, units, room int64) (s standing, found bool) {
-	for {
+	for lost := 0; ; lost++ {
 		epoch := g.enter(now)
 		i, word := g.find(print)
 		if i < 0 {
@@ -136,8 +137,47 @@ func (g *group) charge(print uint32, now uint64, units, room int64) (s standing,
 		if units == 0 || g.slots[i].CompareAndSwap(word, pack(print, s.from+uint64(s.debt))) {
 			return s, true
 		}
+		backOff(lost)
 	}
 }
+
+// refund takes up to units from the debt of key at the time now. What it no
+// longer owes by then is not given back.
+func (t *table) refund(key, now uint64, units int64) {
+	print, a, b := t.places(key)
+	if !a.refund(print, now, units) {
+		b.refund(print, now, units)
+	}
+}
+
+func (g *group) refund(print uint32, now uint64, units int64) (found bool) {
+	for lost := 0; ; lost++ {
+		epoch := g.enter(now)
+		i, word := g.find(print)
+		if i < 0 {
+			return false
+		}
+		if g.epoch.Load() != epoch {
+			continue
+		}
+		from, debt := debtOf(word, epoch, now)
+		if debt == 0 || g.slots[i].CompareAndSwap(word, pack(print, from+uint64(max(debt-units, 0)))) {
+			return true
+		}
+		backOff(lost)
+	}
+}
+
+// backOff is for one who lost a word to another core: it spins for a while, a
+// few microseconds at most, in which the winner can go on with the word. Words
+// that change their core with every call cost each of them more than the
+// decision does.
+func backOff(lost int) {
+	for spin := firstWait << min(lost, 2); spin > 0; spin-- {
+	}
+}
+
+const firstWait = 1024
 
 // insert charges a key that is in neither group, if its debt may be that high.
 // done is false when others changed the groups; then the key must be looked up
