@@ -50,6 +50,12 @@ const (
 	Overloaded         // the upstream's adaptive limit is reached
 	TargetError        // the target answered with an error that the route does not hand on
 	RateLimited        // the caller asks for more than a limit of the route gives it
+	Unauthenticated    // the caller did not prove who it is
+	Forbidden          // the caller is known and may not
+	TooManyFailures    // the caller's address sent too many bad credentials
+	AuthUnavailable    // who the caller is cannot be told now
+	AddressDenied      // the caller's address may not call
+	LimitUnavailable   // a limit that gateways share cannot be asked now
 
 	kinds
 )
@@ -91,6 +97,12 @@ var texts = [kinds]text{
 	Overloaded:         {"overloaded", 503, "The backend is overloaded"},
 	TargetError:        {"target-error", 502, "The backend failed"},
 	RateLimited:        {"rate-limited", 429, "Too many requests"},
+	Unauthenticated:    {"unauthenticated", 401, "Valid credentials are needed"},
+	Forbidden:          {"forbidden", 403, "The caller may not do this"},
+	TooManyFailures:    {"too-many-failures", 429, "Too many refused credentials"},
+	AuthUnavailable:    {"auth-unavailable", 503, "Credentials cannot be checked now"},
+	LimitUnavailable:   {"limit-unavailable", 503, "The caller's budget cannot be checked now"},
+	AddressDenied:      {"address-denied", 403, "The caller's address may not call"},
 }
 
 // Name is the stable word for k, empty for None.
@@ -106,6 +118,16 @@ func (k Kind) Status() int { return texts[k].status }
 // RetryAfter tells whether the answer invites the client to come back soon.
 func (k Kind) RetryAfter() bool {
 	return texts[k].status == 503
+}
+
+// Refusal tells whether k is a caller who may not pass: the audit log hears of
+// it.
+func (k Kind) Refusal() bool {
+	switch k {
+	case Unauthenticated, Forbidden, TooManyFailures, AuthUnavailable, AddressDenied:
+		return true
+	}
+	return false
 }
 
 // Names lists the name of every kind by its number, for whoever counts them.

@@ -44,6 +44,8 @@ import (
 //	route *             Route; none when no route matched
 //	upstream *          Upstream
 //	target *            Target: address of the last one tried
+//	authenticator *     Authenticator that proved the caller
+//	user *              User: who the caller is
 //	flag *              Flag: the kind of fault; none when all went well
 //	reason *            Reason: what went wrong in words, for people
 //	user_agent *        UserAgent
@@ -83,6 +85,9 @@ type Record struct {
 	Flag     string
 	Reason   string
 
+	Authenticator string
+	User          string
+
 	// Shard spreads writers over the buffers. Any value is right; one that
 	// differs between goroutines that run at once, and stays with each of
 	// them, is fastest.
@@ -111,6 +116,7 @@ const (
 // AccessLog is an open access log. Write is safe from any goroutine, and on a
 // nil *AccessLog does nothing; so does every other method.
 type AccessLog struct {
+	key    string // where its settings stand
 	name   string
 	isFile bool
 	sample uint32
@@ -141,12 +147,25 @@ func OpenAccessLog(cfg AccessConfig, self zerolog.Logger) (*AccessLog, error) {
 	if !cfg.Enabled {
 		return nil, nil
 	}
+	return open("log.access", cfg, self)
+}
+
+// OpenAuditLog opens a log of refusals: lines as those of the access log, with
+// "log":"audit" in front, none left out by sampling.
+func OpenAuditLog(cfg AuditConfig, self zerolog.Logger) (*AccessLog, error) {
+	if !cfg.Enabled {
+		return nil, nil
+	}
+	return open("log.audit", AccessConfig{Output: cfg.Output, Sample: 1, Buffer: cfg.Buffer}, self)
+}
+
+func open(key string, cfg AccessConfig, self zerolog.Logger) (*AccessLog, error) {
 	if cfg.Sample < 1 || cfg.Buffer < 1 || cfg.Buffer > 1024 {
-		return nil, fmt.Errorf("log.access: expected sample of at least 1 and buffer from 1 to 1024, got %d and %d", cfg.Sample, cfg.Buffer)
+		return nil, fmt.Errorf(key+": expected sample of at least 1 and buffer from 1 to 1024, got %d and %d", cfg.Sample, cfg.Buffer)
 	}
 	f, isFile, err := openOutput(cfg.Output)
 	if err != nil {
-		return nil, fmt.Errorf("log.access.output: %w", err)
+		return nil, fmt.Errorf(key+".output: %w", err)
 	}
 	total := cfg.Buffer << 20
 	count := 1
@@ -154,6 +173,7 @@ func OpenAccessLog(cfg AccessConfig, self zerolog.Logger) (*AccessLog, error) {
 		count *= 2
 	}
 	l := &AccessLog{
+		key:    key,
 		name:   cfg.Output,
 		isFile: isFile,
 		sample: uint32(min(cfg.Sample, 1<<31)),
@@ -170,7 +190,9 @@ func OpenAccessLog(cfg AccessConfig, self zerolog.Logger) (*AccessLog, error) {
 		s := &l.shards[i]
 		s.buf = make([]byte, 0, total/count)
 		s.wake = l.wake
-		s.log = zerolog.New(s)
+		if s.log = zerolog.New(s); key == "log.audit" {
+			s.log = s.log.With().Str("log", "audit").Logger()
+		}
 	}
 	go l.run(make([]byte, 0, total/count))
 	return l, nil
@@ -211,7 +233,7 @@ func (l *AccessLog) Reopen() error {
 	}
 	f, _, err := openOutput(l.name)
 	if err != nil {
-		return fmt.Errorf("log.access.output: %w; the old file stays in use", err)
+		return fmt.Errorf(l.key+".output: %w; the old file stays in use", err)
 	}
 	r := reopening{file: f, done: make(chan struct{})}
 	timeout := time.NewTimer(closeWait)
@@ -219,15 +241,15 @@ func (l *AccessLog) Reopen() error {
 	select {
 	case l.reopen <- r:
 	case <-l.done:
-		return errors.Join(errors.New("log.access: cannot reopen a closed log"), f.Close())
+		return errors.Join(errors.New(l.key+": cannot reopen a closed log"), f.Close())
 	case <-timeout.C:
-		return errors.Join(fmt.Errorf("log.access.output: %s is blocked; the old file stays in use", l.name), f.Close())
+		return errors.Join(fmt.Errorf(l.key+".output: %s is blocked; the old file stays in use", l.name), f.Close())
 	}
 	select {
 	case <-r.done:
 		return nil
 	case <-timeout.C:
-		return fmt.Errorf("log.access.output: %s is blocked; the new file follows when it is free", l.name)
+		return fmt.Errorf(l.key+".output: %s is blocked; the new file follows when it is free", l.name)
 	}
 }
 
@@ -250,7 +272,7 @@ func (l *AccessLog) Close() error {
 	case <-l.done:
 		return l.closed
 	case <-time.After(closeWait + closeWait/2):
-		return fmt.Errorf("log.access.output: %s is blocked; its last lines are lost", l.name)
+		return fmt.Errorf(l.key+".output: %s is blocked; its last lines are lost", l.name)
 	}
 }
 
@@ -335,14 +357,14 @@ func (w *outputWriter) write(lines []byte) {
 
 func (w *outputWriter) fail(rest []byte, err error) {
 	w.log.lost.Add(uint64(bytes.Count(rest, []byte{'\n'})))
-	w.err = fmt.Errorf("log.access.output: cannot write: %w", err)
+	w.err = fmt.Errorf(w.log.key+".output: cannot write: %w", err)
 	w.complain(err)
 }
 
 func (w *outputWriter) complain(err error) {
 	if now := time.Now(); now.Sub(w.told) >= reportEvery {
 		w.told = now
-		w.log.self.Error().Err(err).Str("output", w.log.name).Msg("access log cannot be written; lines are lost")
+		w.log.self.Error().Err(err).Str("output", w.log.name).Msg(w.log.key + " cannot be written; lines are lost")
 	}
 }
 
@@ -356,7 +378,7 @@ func (w *outputWriter) reportDrops() {
 	if now := time.Now(); now.Sub(w.told) >= reportEvery {
 		w.told = now
 		w.log.self.Warn().Uint64("lines", dropped-w.reported).Str("output", w.log.name).
-			Msg("access log lines were dropped: its output is too slow, see log.access.buffer and log.access.sample")
+			Msg("log lines were dropped: the output is too slow, see " + w.log.key + ".buffer")
 		w.reported = dropped
 	}
 }
@@ -442,6 +464,8 @@ func encode(e *zerolog.Event, r *Record) {
 		{`,"route":"`, r.Route, maxWord},
 		{`,"upstream":"`, r.Upstream, maxWord},
 		{`,"target":"`, r.Target, maxWord},
+		{`,"authenticator":"`, r.Authenticator, maxWord},
+		{`,"user":"`, r.User, maxWord},
 		{`,"flag":"`, r.Flag, maxWord},
 		{`,"reason":"`, r.Reason, maxWord},
 		{`,"user_agent":"`, borrow(r.UserAgent), maxUserAgent},
