@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"sluice/admin"
+	"sluice/auth"
 	"sluice/config"
 	"sluice/examples"
 	"sluice/fault"
@@ -47,6 +48,7 @@ Usage:
   sluice explain -c FILE METHOD URL [HEADER...]
                                            say what would become of a request
   sluice schema                            print the JSON Schema of the configuration
+  sluice key COMMAND                       make and list API keys, hash passwords; sluice key --help
   sluice demo                              serve an example with backends of its own
   sluice version
 
@@ -54,12 +56,15 @@ Every key of the configuration is a flag and a variable SLUICE_*; sluice --help
 lists them, docs/configuration.md explains them.
 `
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
-func run(args []string, out, errs io.Writer) int {
+func run(args []string, in io.Reader, out, errs io.Writer) int {
 	command := ""
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		command, args = args[0], args[1:]
+	}
+	if command == "key" {
+		return key(args, in, out, errs)
 	}
 	src := &config.Sources{Environ: os.Environ()}
 	flags := pflag.NewFlagSet("sluice", pflag.ContinueOnError)
@@ -105,7 +110,7 @@ func run(args []string, out, errs io.Writer) int {
 	return exitOK
 }
 
-var commands = []string{"check", "demo", "explain", "schema", "version"}
+var commands = []string{"check", "demo", "explain", "key", "schema", "version"}
 
 // near is a question whether another command was meant.
 func near(command string) string {
@@ -165,6 +170,20 @@ func explain(src *config.Sources, operands []string, out, errs io.Writer) int {
 	}
 	fmt.Fprint(out, text)
 	return exitOK
+}
+
+// key has words and flags of its own, none of the configuration's.
+func key(args []string, in io.Reader, out, errs io.Writer) int {
+	err := auth.KeyCommand(args, in, out, errs)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintln(errs, "sluice:", strings.ReplaceAll(err.Error(), "\n", "\nsluice: "))
+	var misused *auth.UsageError
+	if errors.As(err, &misused) {
+		return exitUsage
+	}
+	return exitFail
 }
 
 func demo(src *config.Sources, out, errs io.Writer) int {
@@ -272,7 +291,7 @@ func (p *process) start(cfg *config.Config) error {
 			Ready:   p.ready,
 			Metrics: p.metrics.Gatherer(),
 			Config:  func() ([]byte, error) { return config.Redacted(p.gateway.Current().Config), nil },
-			Routes:  p.gateway.Routes, Upstreams: p.gateway.Upstreams,
+			Routes:  p.gateway.Routes, Upstreams: p.gateway.Upstreams, Callers: p.gateway.Authenticators,
 			Reload: func() error { return p.reload("admin") },
 		})
 		if err := p.admin.Listen(); err != nil {

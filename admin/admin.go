@@ -58,6 +58,7 @@ type Options struct {
 	Config    func() ([]byte, error) // YAML without secrets
 	Routes    func() any             // becomes JSON
 	Upstreams func() any             // becomes JSON
+	Callers   func() any             // becomes JSON
 	Reload    func() error           // the error's text goes to the caller
 	Pprof     bool                   // serve /debug/pprof/
 }
@@ -124,6 +125,7 @@ func (s *Server) table(o Options) []endpoint {
 	add(o.Config != nil, endpoint{method: "GET", path: "/config", help: "the configuration in use, secrets hidden", serve: s.config(o.Config)})
 	add(o.Routes != nil, endpoint{method: "GET", path: "/routes", help: "the routes in the order of the file", serve: showJSON(o.Routes)})
 	add(o.Upstreams != nil, endpoint{method: "GET", path: "/upstreams", help: "the upstreams and the state of their targets", serve: showJSON(o.Upstreams)})
+	add(o.Callers != nil, endpoint{method: "GET", path: "/auth", help: "the authenticators and what they hold", serve: showJSON(o.Callers)})
 	add(o.Reload != nil, endpoint{method: "POST", path: "/reload", help: "read the configuration again: 200, or 422 with the mistakes", serve: s.reload(o.Reload)})
 	add(o.Pprof, endpoint{method: "GET", path: "/debug/pprof/", help: "profiles of the process", ownSite: true, serve: profile})
 	page := index(s.build, all)

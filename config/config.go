@@ -17,9 +17,11 @@
 package config
 
 import (
+	"sluice/auth"
 	"sluice/limiter"
 	"sluice/observe"
 	"sluice/pool"
+	"sluice/redis"
 	"sluice/setting"
 )
 
@@ -36,6 +38,9 @@ type Config struct {
 	Reload    Reload                    `yaml:"reload" doc:"When the file is read again."`
 	Shutdown  Shutdown                  `yaml:"shutdown" doc:"How the process ends."`
 	Defaults  Defaults                  `yaml:"defaults" doc:"What upstreams and routes have where they say nothing themselves."`
+	Auth      map[string]auth.Config    `yaml:"auth" doc:"Authenticators by name, for routes to ask for. See docs/auth.md."`
+	Failures  Failures                  `yaml:"auth_failures" doc:"How callers are slowed whose credentials keep being refused. Short form: the rate."`
+	Redis     map[string]redis.Config   `yaml:"redis" doc:"Redis or Valkey servers by name, for what several gateways share. Short form: the address."`
 	Limits    map[string]limiter.Config `yaml:"limits" doc:"Rate limits by name, for routes to use. Short form: the rate."`
 	Upstreams map[string]pool.Config    `yaml:"upstreams" doc:"Groups of servers by name. Short form: the URL of the only target."`
 	Routes    []Route                   `yaml:"routes" doc:"Which request goes where. The most specific match wins, see docs/routing.md."`
@@ -147,6 +152,10 @@ type Route struct {
 	Response HeaderEdit           `yaml:"response" doc:"Changes of the answer's header."`
 	Path     string               `yaml:"path_form" default:"normalized" enum:"normalized,raw" doc:"What the target sees: the normalized path that was matched, or the client's own bytes (see docs/routing.md for what that risks)."`
 	Upgrade  bool                 `yaml:"upgrade" default:"true" doc:"Let clients upgrade to another protocol (WebSocket)."`
+	IP       *auth.AddressConfig  `yaml:"ip" doc:"Which addresses may call at all."`
+	CORS     *auth.CORSConfig     `yaml:"cors" doc:"Which pages of other origins may call from a browser. Short form: one origin."`
+	Auth     *RouteAuth           `yaml:"auth" doc:"Who may call: authenticators of which one must prove the caller. Short form: one name, or a list."`
+	Require  *auth.RequireConfig  `yaml:"require" doc:"What a proven caller must be besides."`
 	MaxBody  *setting.Size        `yaml:"max_body" doc:"Bytes of a request's body, instead of server.max_body. 0 is without bound."`
 	Budget   setting.Duration     `yaml:"budget" doc:"The time that everything for a request must fit in: waiting, connecting, every try and pause, the answer. 0 is without bound."`
 	Rate     List                 `yaml:"limit" doc:"The rate limits that its requests must pass, all of them. Short form: one name."`
@@ -186,6 +195,46 @@ type Fallback struct {
 	Body     string            `yaml:"body" doc:"Its body."`
 	Type     string            `yaml:"type" doc:"Its Content-Type."`
 	Headers  map[string]string `yaml:"headers" doc:"More header lines."`
+}
+
+// RouteAuth says who may call a route.
+type RouteAuth struct {
+	Any      []string `yaml:"any" one:"true" doc:"Authenticators, one of which must prove the caller; a+b asks for both."`
+	Optional bool     `yaml:"optional" default:"false" doc:"Let requests without a credential pass. A bad one is refused all the same."`
+}
+
+// Shorthand reads the short form: one authenticator.
+func (a *RouteAuth) Shorthand(s string) { a.Any = []string{s} }
+
+// ShorthandList reads the other short form: a list of them.
+func (a *RouteAuth) ShorthandList(list []string) { a.Any = list }
+
+// Failures bounds what an address may try after its credentials were refused.
+// What was proven before is answered all the same.
+type Failures struct {
+	Rate       string `yaml:"rate" default:"60/m" doc:"Refused credentials of one address before it must wait, 429: 60/m, 10/s; off for no bound."`
+	Burst      int    `yaml:"burst" default:"60" min:"1" max:"1000000" doc:"Refused credentials at once after a pause."`
+	Keys       int    `yaml:"keys" default:"65536" min:"1024" max:"16777216" doc:"Addresses that are followed at one time; each takes 16 bytes, from the start."`
+	IPv6Prefix int    `yaml:"ipv6_prefix" default:"64" min:"16" max:"128" doc:"Bits of an IPv6 address that count as one."`
+}
+
+// Shorthand reads the short form: the rate.
+func (f *Failures) Shorthand(s string) { f.Rate = s }
+
+// Limit is the rate limit that f describes. ok is false when there is none.
+func (f *Failures) Limit() (c limiter.Config, ok bool) {
+	return limiter.Config{
+		Rate: f.Rate, Burst: f.Burst, Key: "ip", Cost: 1, Keys: f.Keys, OnFull: "open", IPv6Prefix: f.IPv6Prefix,
+	}, f.Rate != "off"
+}
+
+// Validate reports what the tags cannot say.
+func (f *Failures) Validate(p *setting.Problems) {
+	if c, ok := f.Limit(); ok {
+		if _, err := limiter.ParseRate(c.Rate); err != nil {
+			p.Add("rate", "%v, or off", err)
+		}
+	}
 }
 
 // Match holds the predicates of a route; all of them must hold.

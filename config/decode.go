@@ -148,6 +148,8 @@ func (d *decoder) value(f *field, v reflect.Value, n ast.Node, path string) {
 	case isScalar && hasShorthand(t):
 		d.origin.places[path] = nodePlace(n)
 		d.short(v, t, text, n, path)
+	case k == kindStruct && hasListForm(t) && n.Type() == ast.SequenceType:
+		d.shortList(f, v, t, n, path)
 	case k == kindStruct:
 		d.block(f, v, t, n, path)
 	case k == kindList:
@@ -217,6 +219,16 @@ func (d *decoder) short(v reflect.Value, t reflect.Type, text string, n ast.Node
 	deref(v).Set(fresh.Elem())
 }
 
+// shortList reads the short form of a block that is a list of texts.
+func (d *decoder) shortList(f *field, v reflect.Value, t reflect.Type, n ast.Node, path string) {
+	var list []string
+	d.list(f, reflect.ValueOf(&list).Elem(), n, path)
+	fresh := reflect.New(t)
+	begin(fresh.Elem(), v)
+	fresh.Interface().(interface{ ShorthandList([]string) }).ShorthandList(list)
+	deref(v).Set(fresh.Elem())
+}
+
 // begin gives a block that is about to be read the values it begins with: what
 // v holds already, or the defaults where v is a pointer to nothing.
 func begin(fresh, v reflect.Value) {
@@ -278,7 +290,7 @@ func (d *decoder) unknown(e entry, keyPath, path string, fields []field) {
 
 func (d *decoder) list(f *field, v reflect.Value, n ast.Node, path string) {
 	seq, ok := n.(*ast.SequenceNode)
-	if !ok && f.one && isMapping(n) {
+	if _, text := scalarNode(n); !ok && f.one && (text || isMapping(n)) {
 		// One entry stands for a list of one.
 		seq, ok = &ast.SequenceNode{BaseNode: &ast.BaseNode{}, Values: []ast.Node{n}}, true
 	}

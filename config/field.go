@@ -31,6 +31,7 @@ var (
 	durationType = reflect.TypeFor[setting.Duration]()
 	sizeType     = reflect.TypeFor[setting.Size]()
 	percentType  = reflect.TypeFor[setting.Percent]()
+	listForm     = reflect.TypeFor[interface{ ShorthandList([]string) }]()
 	shorthand    = reflect.TypeFor[interface{ Shorthand(string) }]()
 	validator    = reflect.TypeFor[interface{ Validate(*setting.Problems) }]()
 )
@@ -75,6 +76,9 @@ func (k kind) noun() string {
 }
 
 func hasShorthand(t reflect.Type) bool { return reflect.PointerTo(t).Implements(shorthand) }
+
+// hasListForm tells whether a block of type t may be written as a list of texts.
+func hasListForm(t reflect.Type) bool { return reflect.PointerTo(t).Implements(listForm) }
 
 // field is one key of a block, read off a struct field and its tags.
 type field struct {

@@ -134,6 +134,10 @@ func checkTemplate(p *setting.Problems, path, template string, params []string, 
 			return
 		}
 		end := strings.IndexByte(rest[open:], '}')
+		if end > 0 && rest[open] == '{' && isClaimWord(rest[open+1:open+end]) {
+			rest = rest[open+end+1:]
+			continue
+		}
 		if rest[open] == '}' || end < 0 || !isVariable(rest[open+1:open+end]) {
 			if strict {
 				p.Add(path, "expected braces only around a word such as {host}, got %q", template)
@@ -152,6 +156,14 @@ func checkTemplate(p *setting.Problems, path, template string, params []string, 
 		}
 		rest = rest[open+end+1:]
 	}
+}
+
+// isClaimWord tells whether word stands for a claim of the caller.
+func isClaimWord(word string) bool {
+	path, ok := strings.CutPrefix(word, "claim:")
+	return ok && path != "" && len(path) <= 128 && !strings.ContainsFunc(path, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`{}"\`, r)
+	})
 }
 
 // checkHost checks one host predicate.

@@ -61,8 +61,12 @@ func schemaValue(f *field, t reflect.Type) object {
 	default:
 		return schemaScalar(f, kindOf(t))
 	}
+	text := object{"type": []string{"string", "number"}}
+	if hasListForm(t) {
+		return object{"anyOf": []any{s, text, object{"type": "array", "items": text}}}
+	}
 	if hasShorthand(t) {
-		return object{"anyOf": []any{s, object{"type": []string{"string", "number"}}}}
+		return object{"anyOf": []any{s, text}}
 	}
 	return s
 }

@@ -29,6 +29,7 @@ func (c *Config) validate(p *setting.Problems) {
 	}
 	c.Forwarded.validateRequestID(p.At("forwarded"))
 	c.Forwarded.validateBudget(p.At("forwarded"))
+	c.validateAuth(p)
 	c.validateLimits(p)
 	for _, name := range c.UpstreamNames() {
 		path := "upstreams." + setting.Key(name)
@@ -240,6 +241,7 @@ func (c *Config) validateRoute(p *setting.Problems, r *Route) {
 	if r.Rewrite != nil {
 		r.Rewrite.validate(p.At("rewrite"), params)
 	}
+	c.validateRouteAuth(p, r)
 	c.validateLimit(p, r)
 	c.validateResilience(p, r)
 	r.Request.Headers.validate(p.At("request.headers"), params)

@@ -60,6 +60,10 @@ func describe(cfg *config.Config, d *proxy.Decision) string {
 		return b.String()
 	}
 	r := d.Route
+	if r.Login != nil {
+		row("answer", "a path of the authenticator behind route %q", r.Name)
+		return b.String()
+	}
 	at := slices.IndexFunc(cfg.Routes, func(c config.Route) bool { return c.Name == r.Name })
 	row("", "route %q (%s)", r.Name, cfg.Locate(fmt.Sprintf("routes[%d]", at)))
 	for _, p := range d.Params {
@@ -76,6 +80,7 @@ func describe(cfg *config.Config, d *proxy.Decision) string {
 		row("answer", "%d %s", d.Fault.Status(), d.Fault.Name())
 		return b.String()
 	}
+	explainCallers(row, routeConfig(cfg, r.Name), r)
 	if m := r.Mirror; m != nil {
 		row("answer", "copy %g%% of requests with a body up to %d bytes to upstream %s", m.Share*100, m.MaxBody, m.Upstream.Name)
 	}
@@ -87,7 +92,7 @@ func describe(cfg *config.Config, d *proxy.Decision) string {
 	}
 	for _, name := range routeConfig(cfg, r.Name).Rate {
 		l := cfg.Limits[name]
-		row("limit", "%s: %s for each %s", name, l.Rate, l.Key)
+		row("limit", "%s: %s for each %s", name, l.String(), l.Key)
 	}
 	switch {
 	case r.Respond != nil:
@@ -108,6 +113,35 @@ func describe(cfg *config.Config, d *proxy.Decision) string {
 		row("deliver", "add %s: %s", name, value)
 	}
 	return hideTexts(cfg, at, b.String())
+}
+
+// explainCallers says who may call.
+func explainCallers(row func(stage, format string, args ...any), c *config.Route, r *proxy.Route) {
+	if ip := c.IP; ip != nil {
+		row("admit", "addresses: %s", ip)
+	}
+	if cors := c.CORS; cors != nil {
+		row("preflight", "pages of %s", strings.Join(cors.Origins, ", "))
+	}
+	if r.Auth == nil {
+		row("identify", "nobody is asked")
+		return
+	}
+	who := "any of " + strings.Join(c.Auth.Any, ", ")
+	if c.Auth.Optional {
+		who += ", or nobody"
+	}
+	row("identify", "%s", who)
+	for _, g := range r.Auth.Any {
+		for _, m := range g {
+			for _, h := range m.Headers() {
+				row("", "%s tells the target %s: its claim %s", m.Name(), h.Name, h.Claim)
+			}
+		}
+	}
+	if c.Require != nil {
+		row("", "who must have %s", c.Require)
+	}
 }
 
 func explainForward(row func(stage, format string, args ...any), r *proxy.Route, d *proxy.Decision) {

@@ -24,11 +24,13 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/auth"
 	"sluice/config"
 	"sluice/limiter"
 	"sluice/observe"
 	"sluice/pool"
 	"sluice/proxy"
+	"sluice/redis"
 	"sluice/setting"
 	"sluice/wire"
 )
@@ -43,10 +45,12 @@ type Gateway struct {
 	log     zerolog.Logger
 	watch   *wire.Watch
 
-	mu     sync.Mutex // guards what follows; not on the path of a request
-	now    *Generation
-	number uint64
-	logs   []*observe.AccessLog // every access log so far, for what they dropped
+	mu        sync.Mutex // guards what follows; not on the path of a request
+	now       *Generation
+	number    uint64
+	logs      []*observe.AccessLog // every access log so far, for what they dropped
+	addresses []*auth.Addresses    // lists whose files are watched
+	audits    []*observe.AccessLog // every audit log so far
 }
 
 // Generation is one compiled configuration.
@@ -59,6 +63,11 @@ type Generation struct {
 	access   *observe.AccessLog
 	routes   []*proxy.Route
 	limits   map[string]*limiter.Limit
+	shared   map[string]*limiter.Shared
+	redis    map[string]*redis.Client
+	auth     *auth.Set
+	failures *limiter.Limit
+	audit    *observe.AccessLog
 }
 
 // New returns a gateway that serves nothing until the first Commit.
@@ -70,11 +79,16 @@ func New(metrics *observe.Metrics, log zerolog.Logger) *Gateway {
 }
 
 // Prepare compiles cfg. The error lists every mistake with its place.
-func (g *Gateway) Prepare(cfg *config.Config) (*Generation, error) {
+func (g *Gateway) Prepare(cfg *config.Config) (_ *Generation, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := cfg.Problems()
 	next := &Generation{Config: cfg}
+	defer func() {
+		if err != nil {
+			next.closeRedis(g.now)
+		}
+	}()
 	var old *pool.Set
 	if g.now != nil {
 		old = g.now.set
@@ -85,8 +99,12 @@ func (g *Gateway) Prepare(cfg *config.Config) (*Generation, error) {
 		return nil, cfg.Err(p)
 	}
 	next.set = set
-	next.limits = g.limits(cfg)
-	next.routes = g.routes(cfg, next)
+	g.limits(cfg, next, p)
+	g.callers(cfg, next, p)
+	next.routes = append(g.routes(cfg, next, p), g.logins(next)...)
+	if len(p.List()) > 0 {
+		return nil, cfg.Err(p)
+	}
 	table, err := proxy.NewTable(next.routes)
 	if err != nil {
 		place(cfg, p, err)
@@ -98,12 +116,25 @@ func (g *Gateway) Prepare(cfg *config.Config) (*Generation, error) {
 		p.Add("log.access.output", "expected an output that can be written: %v", err)
 		return nil, cfg.Err(p)
 	}
+	if g.now != nil && g.now.Config.Log.Audit == cfg.Log.Audit {
+		next.audit = g.now.audit
+	} else if next.audit, err = observe.OpenAuditLog(cfg.Log.Audit, g.log); err != nil {
+		p.Add("log.audit.output", "expected an output that can be written: %v", err)
+		if g.now == nil || next.access != g.now.access {
+			_ = next.access.Close()
+		}
+		return nil, cfg.Err(p)
+	}
 	next.snapshot = &proxy.Snapshot{
 		Table:    table,
 		Settings: settings(cfg),
 		Access:   next.access,
+		Audit:    next.audit,
 		Unrouted: g.metrics.Route(observe.Unrouted),
 	}
+	next.snapshot.Settings.Failures = next.failures
+	next.snapshot.Settings.Identity = identityHeaders(next.auth)
+	next.snapshot.Settings.SecretQuery = secretQuery(next.auth)
 	return next, nil
 }
 
@@ -144,10 +175,14 @@ func (g *Gateway) Commit(next *Generation) {
 	g.number++
 	next.Number, next.Since = g.number, time.Now()
 	var oldSet *pool.Set
+	var oldAuth *auth.Set
 	if old != nil {
-		oldSet = old.set
+		oldSet, oldAuth = old.set, old.auth
 	}
 	next.set.Start(oldSet)
+	next.auth.Start(oldAuth)
+	g.startLimits(next, old)
+	g.startAddresses(next)
 	g.Engine.Publish(next.snapshot)
 	g.now = next
 	names := make([]string, 0, len(next.routes))
@@ -156,9 +191,14 @@ func (g *Gateway) Commit(next *Generation) {
 	}
 	g.metrics.Retain(names)
 	g.metrics.ConfigApplied(next.Number, next.Config.Hash(), next.Since)
-	if old == nil || old.access != next.access {
-		logs := append(g.logs[:len(g.logs):len(g.logs)], next.access)
-		g.logs = logs
+	if old == nil || old.access != next.access || old.audit != next.audit {
+		if old == nil || old.access != next.access {
+			g.logs = append(g.logs[:len(g.logs):len(g.logs)], next.access)
+		}
+		if old == nil || old.audit != next.audit {
+			g.audits = append(g.audits[:len(g.audits):len(g.audits)], next.audit)
+		}
+		logs := slices.Concat(g.logs, g.audits)
 		g.metrics.LogDropped(func() (sum uint64) {
 			for _, l := range logs {
 				sum += l.Dropped()
@@ -170,6 +210,12 @@ func (g *Gateway) Commit(next *Generation) {
 		return
 	}
 	old.set.Retire(next.set)
+	old.auth.Retire(next.auth)
+	old.retireLimits(next)
+	old.retireAddresses(next)
+	if old.audit != next.audit {
+		time.AfterFunc(oldLogFor, func() { _ = old.audit.Close() })
+	}
 	if old.access != next.access {
 		time.AfterFunc(oldLogFor, func() { _ = old.access.Close() })
 		if n := len(g.logs) - 2 - mostOldLogs; n >= 0 {
@@ -185,6 +231,10 @@ func (g *Gateway) Discard(next *Generation) {
 	if g.now == nil || next.access != g.now.access {
 		_ = next.access.Close()
 	}
+	if g.now == nil || next.audit != g.now.audit {
+		_ = next.audit.Close()
+	}
+	next.closeRedis(g.now)
 }
 
 // Current is the generation in use, nil before the first Commit.
@@ -195,12 +245,19 @@ func (g *Gateway) Current() *Generation {
 }
 
 // ReopenLogs opens the access log's file again, after it was moved away.
-func (g *Gateway) ReopenLogs() error { return g.Current().access.Reopen() }
+func (g *Gateway) ReopenLogs() error {
+	now := g.Current()
+	return errors.Join(now.access.Reopen(), now.audit.Reopen())
+}
 
 // Close ends what runs besides requests, after Engine.Drain.
 func (g *Gateway) Close() {
 	if now := g.Current(); now != nil {
 		now.set.Retire(nil)
+		now.auth.Retire(nil)
+		now.retireLimits(nil)
+		now.retireAddresses(nil)
+		defer now.audit.Close() //nolint:errcheck // nobody is left to be told
 	}
 	g.mu.Lock()
 	logs := g.logs
@@ -211,22 +268,8 @@ func (g *Gateway) Close() {
 	g.watch.Stop()
 }
 
-// limits makes the rate limits of cfg. One whose settings have not changed goes
-// on with its counters.
-func (g *Gateway) limits(cfg *config.Config) map[string]*limiter.Limit {
-	m := make(map[string]*limiter.Limit, len(cfg.Limits))
-	for name, c := range cfg.Limits {
-		var old *limiter.Limit
-		if g.now != nil {
-			old = g.now.limits[name]
-		}
-		m[name] = limiter.New(name, c, old)
-	}
-	return m
-}
-
 // routes compiles the routes of cfg, whose references have been checked.
-func (g *Gateway) routes(cfg *config.Config, next *Generation) []*proxy.Route {
+func (g *Gateway) routes(cfg *config.Config, next *Generation, p *setting.Problems) []*proxy.Route {
 	set := next.set
 	list := make([]*proxy.Route, 0, len(cfg.Routes))
 	for i := range cfg.Routes {
@@ -260,9 +303,9 @@ func (g *Gateway) routes(cfg *config.Config, next *Generation) []*proxy.Route {
 			r.Rewrite = proxy.Rewrite{Path: w.Path, StripPrefix: w.StripPrefix, AddPrefix: w.AddPrefix, Host: w.Host}
 		}
 		for _, name := range c.Rate {
-			key, _ := limiter.ParseKey(cfg.Limits[name].Key)
-			r.Limits = append(r.Limits, proxy.RateLimit{Limit: next.limits[name], Key: key})
+			r.Limits = append(r.Limits, proxy.RateLimit{Limit: next.limits[name], Shared: next.shared[name]})
 		}
+		g.policy(r, c, next, p.At(fmt.Sprintf("routes[%d]", i)))
 		r.Usual = set.Times(c.Name)
 		g.resilience(r, c, set)
 		if m := c.Mirror; m != nil {
@@ -337,7 +380,7 @@ func (g *Gateway) carryOver(r *proxy.Route, c *config.Route) {
 	if g.now == nil {
 		return
 	}
-	i := slices.IndexFunc(g.now.routes, func(o *proxy.Route) bool { return o.Name == r.Name })
+	i := g.indexOf(r.Name)
 	if i < 0 {
 		return
 	}

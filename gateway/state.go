@@ -40,6 +40,8 @@ func (g *Gateway) Routes() any {
 
 func answerOf(r *proxy.Route) string {
 	switch {
+	case r.Login != nil:
+		return "authenticator"
 	case r.Respond != nil:
 		return "respond " + strconv.Itoa(r.Respond.Status)
 	case r.Redirect != nil:
@@ -136,8 +138,15 @@ func (g *Gateway) collect(emit observe.Emit) {
 			}
 		}
 	}
+	now.collectShared(emit)
+	for _, m := range now.auth.Members() {
+		collectCallers(emit, m)
+	}
 	for name, l := range now.limits {
 		n := l.Stats()
+		if s := now.shared[name]; s != nil {
+			n = s.Stats().Stats
+		}
 		emit.Value(seriesLimited, float64(n.Allowed), name, "allowed")
 		emit.Value(seriesLimited, float64(n.Refused), name, "refused")
 		emit.Value(seriesLimited, float64(n.DryRun), name, "dry_run")

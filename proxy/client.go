@@ -351,7 +351,7 @@ func (c *client) refuse(f fault.Kind, why string) {
 	if c.TLS != nil {
 		x.scheme = "https"
 	}
-	x.identify(&x.snapshot.Settings)
+	x.introduce(&x.snapshot.Settings)
 	x.close = true
 	x.recover(f)
 	x.finish()

@@ -33,7 +33,7 @@ func Decide(s *Snapshot, head []byte, scheme string) (*Decision, error) {
 	if _, err := x.req.Parse(head, s.Settings.Head); err != nil {
 		return nil, err
 	}
-	x.engine = &Engine{}
+	x.engine, x.anyone = &Engine{}, true
 	x.client.engine = x.engine
 	x.when = time.Now()
 	x.body.begin(&x.req)

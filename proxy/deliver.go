@@ -11,6 +11,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/auth"
 	"sluice/fault"
 	"sluice/pool"
 	"sluice/wire"
@@ -257,6 +258,9 @@ func (x *exchange) responseHead(chunked bool) {
 			if f.Drop || !s.requestIDField && s.isRequestID(f) {
 				continue
 			}
+			if x.route.CORS != nil && auth.DropsFromAnswer(f.Name) {
+				continue
+			}
 		case wire.ContentLength:
 			if res.Status == 204 {
 				continue
@@ -271,6 +275,10 @@ func (x *exchange) responseHead(chunked bool) {
 			}
 		case wire.Date:
 			dated = true
+		case wire.CacheControl:
+			if len(x.cookies) > 0 {
+				continue // a session of one caller is nothing to store
+			}
 		default:
 			if f.Kind.HopByHop() {
 				continue
@@ -282,6 +290,9 @@ func (x *exchange) responseHead(chunked bool) {
 		out = appendField(out, f.Name, f.Value)
 	}
 	own := len(out)
+	if len(x.cookies) > 0 {
+		out = append(out, "Cache-Control: private, no-store\r\n"...)
+	}
 	if !dated {
 		out = x.appendDate(out)
 	}
@@ -309,9 +320,13 @@ func (x *exchange) appendOwn(out []byte, own int, chunked bool) []byte {
 	if x.told != nil {
 		out = x.told.AppendHeaders(out, x.decision)
 	}
+	if x.route != nil && x.route.CORS != nil && !x.preflighted {
+		out = x.route.CORS.AppendLines(out, auth.Origin(&x.req))
+	}
 	if x.route != nil && x.route.Response.any {
 		out = x.route.Response.apply(out, own, x)
 	}
+	out = x.appendCookies(out)
 	if x.sticky != "" {
 		out = append(append(out, "Set-Cookie: "...), x.route.Split.Cookie...)
 		out = append(append(out, '='), x.sticky...)
@@ -392,6 +407,12 @@ func (x *exchange) deliverFault(f fault.Kind) {
 	out = append(strconv.AppendInt(out, int64(len(body)), 10), "\r\n"...)
 	if f.RetryAfter() {
 		out = append(out, "Retry-After: 1\r\n"...)
+	}
+	if f == fault.TooManyFailures {
+		out = append(append(append(out, "Retry-After: "...), x.snapshot.Settings.failurePause...), "\r\n"...)
+	}
+	if f == fault.Unauthenticated || f == fault.Forbidden {
+		out = x.appendChallenges(out, f)
 	}
 	if x.allow != "" {
 		out = append(append(append(out, "Allow: "...), x.allow...), "\r\n"...)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/auth"
 	"sluice/fault"
 	"sluice/limiter"
 	"sluice/observe"
@@ -56,15 +57,26 @@ type exchange struct {
 	chunks  wire.Chunked // of the answer
 	upgrade bool         // the client asked for one and may have it
 
+	asked       auth.Request // what authenticators see
+	proof       auth.Proof   // who calls
+	cookies     []auth.Line  // for the answer, of a session that was renewed
+	challenge   string       // for a refusal, instead of the route's own
+	refused     bool         // the audit log is to hear of it, though there is no fault
+	verified    bool         // identifying the caller may have taken a while
+	preflighted bool         // it is a CORS preflight for the route
+	anyone      bool         // the caller is not known, for it is only being explained
+
 	told       *limiter.Limit   // the tightest limit, for the answer's header
 	decision   limiter.Decision // of told
-	shortened  bool             // the caller left less time than the route's budget
-	uploading  bool             // the body was still being sent when the try ended
-	unlimited  bool             // the place in the adaptive limit has been given back
-	kept       []byte           // the body, when it can be sent again
-	isWhole    bool             // the body went into kept, or there is none
-	deadline   int64            // of the request's budget, 0 for none
-	pause      int64            // before the next try
+	places     [MostPlaces]limiter.Place
+	entered    int    // of places
+	shortened  bool   // the caller left less time than the route's budget
+	uploading  bool   // the body was still being sent when the try ended
+	unlimited  bool   // the place in the adaptive limit has been given back
+	kept       []byte // the body, when it can be sent again
+	isWhole    bool   // the body went into kept, or there is none
+	deadline   int64  // of the request's budget, 0 for none
+	pause      int64  // before the next try
 	retries    int
 	hedges     int
 	hedge      *hedge
@@ -120,6 +132,11 @@ func (x *exchange) clear() {
 	x.kept, x.isWhole, x.deadline, x.pause, x.retries, x.hedges = nil, false, 0, 0, 0, 0
 	x.hedge, x.slow, x.held, x.reported, x.placed, x.fallback, x.standingIn = nil, nil, nil, false, false, 0, ""
 	x.why, x.told, x.shortened = "", nil, false
+	x.proof.Forget()
+	if x.asked.Head != nil {
+		x.asked = auth.Request{}
+	}
+	x.cookies, x.challenge, x.refused, x.verified, x.preflighted = nil, "", false, false, false
 	x.fault, x.close, x.begun = fault.None, false, false
 	x.out = x.out[:0]
 }

@@ -24,7 +24,7 @@ func (x *exchange) forward() fault.Kind {
 	}
 	u := x.upstream
 	now := x.start
-	if x.fallback > 0 || x.req.Length != 0 || x.route.Bulkhead.Queues() {
+	if x.fallback > 0 || x.req.Length != 0 || x.verified || x.route.Bulkhead.Queues() {
 		now = wire.Nanotime() // there may have been a wait since the start
 	}
 	if f := u.Enter(x.route.Share, now, x.until(now+unbounded)); f != fault.None {

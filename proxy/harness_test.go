@@ -43,6 +43,7 @@ type edge struct {
 	doors   *listen.Doors
 	addr    string
 	logFile string
+	logs    string // the settings of log, instead of an access log in logFile
 	drained bool
 	stopped bool
 }
@@ -51,13 +52,17 @@ type edge struct {
 // listen and log.
 func startEdge(t testing.TB, text string) *edge {
 	t.Helper()
-	e := &edge{t: t, logFile: filepath.Join(t.TempDir(), "access.log")}
+	return (&edge{t: t, logFile: filepath.Join(t.TempDir(), "access.log")}).start(text)
+}
+
+func (e *edge) start(text string) *edge {
+	e.t.Helper()
 	metrics := observe.NewMetrics(observe.Build{}, fault.Names())
 	e.gateway = gateway.New(metrics, zerolog.New(io.Discard))
 	e.doors = listen.New(listen.Options{HTTP1: e.gateway.Engine, Log: zerolog.Nop()})
 	e.apply(text)
 	e.addr = e.doors.Addrs()[0].String()
-	t.Cleanup(e.stop)
+	e.t.Cleanup(e.stop)
 	return e
 }
 
@@ -70,7 +75,10 @@ func (e *edge) apply(text string) {
 }
 
 func (e *edge) tryApply(text string) error {
-	text = "listen: [\"127.0.0.1:0\"]\nlog: { access: { output: \"" + e.logFile + "\" } }\n" + text
+	if e.logs == "" {
+		e.logs = "{ access: { output: \"" + e.logFile + "\" }, audit: { enabled: false } }"
+	}
+	text = "listen: [\"127.0.0.1:0\"]\nlog: " + e.logs + "\n" + text
 	cfg, err := config.Parse("test.yaml", []byte(text), &config.Sources{})
 	if err != nil {
 		return err

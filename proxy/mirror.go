@@ -37,7 +37,11 @@ func (m *Mirror) copy(x *exchange) {
 	if m.Share < 1 && rand.Float64() >= m.Share {
 		return
 	}
-	if x.body.chunked || x.body.left > m.MaxBody || x.body.left > int64(x.w-x.r) || len(x.req.Upgrade) > 0 {
+	body := x.kept // whole already, when its digest was compared
+	if !x.isWhole {
+		body = x.in[x.r : x.r+int(min(x.body.left, int64(x.w-x.r)))]
+	}
+	if x.req.Chunked || x.body.left > m.MaxBody || int64(len(body)) > m.MaxBody || x.body.left > int64(x.w-x.r) || len(x.req.Upgrade) > 0 {
 		m.Skipped.Add(1)
 		return
 	}
@@ -55,7 +59,7 @@ func (m *Mirror) copy(x *exchange) {
 	}
 	own := x.upstream
 	x.upstream = m.Upstream
-	request := x.appendRequest(nil, t, x.in[x.r:x.r+int(x.body.left)], true, 1, x.start)
+	request := x.appendRequest(nil, t, body, true, 1, x.start)
 	x.upstream = own
 	head := string(x.req.Method) == "HEAD"
 	shard := x.client.shard

@@ -18,12 +18,15 @@ import (
 	"context"
 	"net/netip"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"sluice/auth"
+	"sluice/limiter"
 	"sluice/observe"
 	"sluice/pool"
 	"sluice/wire"
@@ -34,6 +37,7 @@ type Snapshot struct {
 	Table    *Table
 	Settings Settings
 	Access   *observe.AccessLog  // nil for none
+	Audit    *observe.AccessLog  // of refusals, nil for none
 	Unrouted *observe.RouteStats // counts requests that no route matched
 }
 
@@ -53,7 +57,13 @@ type Settings struct {
 	Pseudonym      string
 	RequestID      string // header name, "" for none
 	Traceparent    bool
-	Underscores    bool   // forward field names that have one
+	Underscores    bool           // forward field names that have one
+	Failures       *limiter.Limit // of refused credentials by address, nil for none
+	Identity       []string       // headers that tell targets of the caller: no client sends them
+	identity       nameSet
+	SecretQuery    []string // query parameters that no log shows
+	secrets        credentials
+	failurePause   string // seconds until an address that is slowed may try again
 	Budget         string // header that carries what is left of a budget, in ms; "" for none
 	requestIDField bool   // RequestID is X-Request-Id, which the parser knows
 }
@@ -78,6 +88,11 @@ func NewEngine(watch *wire.Watch, log zerolog.Logger) *Engine {
 
 // Publish makes s the snapshot of all requests that begin from now on.
 func (e *Engine) Publish(s *Snapshot) {
+	s.Settings.identity = newNameSet(s.Settings.Identity)
+	s.Settings.secrets.query = s.Settings.SecretQuery
+	if l := s.Settings.Failures; l != nil {
+		s.Settings.failurePause = strconv.Itoa(l.Pause())
+	}
 	s.Settings.requestIDField = wire.KindOf([]byte(s.Settings.RequestID)) == wire.XRequestID
 	e.current.Store(s)
 }
@@ -148,6 +163,11 @@ type Route struct {
 	Split    *Split
 	Redirect *Redirect
 	Respond  *Respond
+	Login    auth.Handler
+
+	Addresses *auth.Addresses // nil lets all pass
+	CORS      *auth.CORS
+	Auth      *auth.Policy // nil asks nobody
 
 	Rewrite         Rewrite
 	Mirror          *Mirror
@@ -169,12 +189,15 @@ type Route struct {
 	Bulkhead        *pool.Bulkhead // nil for none
 	Stats           *observe.RouteStats
 
-	order   int
-	name    []byte
-	pattern *Pattern
-	headers []predicate
-	query   []predicate
-	values  bool // some template needs the path's parameters
+	order            int
+	name             []byte
+	pattern          *Pattern
+	headers          []predicate
+	query            []predicate
+	values           bool        // some template needs the path's parameters
+	early, late      []RateLimit // Limits, by whether they must know who calls
+	credentials      credentials
+	hidesCredentials bool
 }
 
 // compile prepares what serving the route needs.
@@ -220,6 +243,16 @@ func (r *Route) compile() (err error) {
 	}
 	if r.Split != nil {
 		r.Split.compile()
+	}
+	for _, l := range r.Limits {
+		if l.NeedsIdentity() {
+			r.late = append(r.late, l)
+		} else {
+			r.early = append(r.early, l)
+		}
+	}
+	if r.Auth != nil {
+		r.credentials, r.hidesCredentials = newCredentials(r.Auth.Places()), true
 	}
 	return err
 }

@@ -58,6 +58,18 @@ func (x *exchange) appendRequest(out []byte, t *pool.Target, body []byte, whole 
 			if whole {
 				continue
 			}
+		case wire.Authorization:
+			if r.hidesCredentials && r.credentials.hasScheme(f.Value) {
+				continue
+			}
+		case wire.Cookie:
+			if r.hidesCredentials && r.credentials.headers.has(f.Name) {
+				continue
+			}
+			if len(r.credentials.cookies) > 0 && !(edit.any && edit.replaces(f)) {
+				out = r.credentials.appendCookies(out, f)
+				continue
+			}
 		case wire.XForwardedFor:
 			if !x.trusted || s.XForwarded {
 				continue
@@ -95,7 +107,7 @@ func (x *exchange) appendRequest(out []byte, t *pool.Target, body []byte, whole 
 				continue
 			}
 		}
-		if f.Kind == wire.Trailer && !x.req.Chunked || edit.any && edit.replaces(f) {
+		if f.Kind == wire.Trailer && !x.req.Chunked || edit.any && edit.replaces(f) || s.identity.has(f.Name) {
 			continue
 		}
 		out = appendField(out, f.Name, f.Value)
@@ -127,6 +139,9 @@ func (x *exchange) appendRequest(out []byte, t *pool.Target, body []byte, whole 
 	if try > 1 {
 		out = append(strconv.AppendInt(append(out, tryField+": "...), int64(try), 10), "\r\n"...)
 	}
+	if x.proof.N > 0 {
+		out = x.appendIdentity(out)
+	}
 	if edit.any {
 		out = edit.apply(out, own, x)
 	}
@@ -149,6 +164,8 @@ func (x *exchange) mayForward(f *wire.Field) bool {
 	case !x.trusted && len(f.Name) > len(forwardedFamily) && wire.EqualFold(f.Name[:len(forwardedFamily)], forwardedFamily):
 		return false
 	case s.isBudget(f), isTry(f), edit.any && edit.replaces(f):
+		return false
+	case s.identity.has(f.Name), x.route.hidesCredentials && x.route.credentials.headers.has(f.Name):
 		return false
 	}
 	return s.requestIDField || !s.isRequestID(f)
@@ -175,7 +192,7 @@ func (x *exchange) appendTarget(out []byte) []byte {
 		start := len(out)
 		out = t.append(out, x)
 		if x.req.HasQuery && bytes.IndexByte(out[start:], '?') < 0 {
-			out = append(append(out, '?'), x.req.Query...)
+			out = x.appendQuery(out)
 		}
 		return out
 	}
@@ -186,9 +203,16 @@ func (x *exchange) appendTarget(out []byte) []byte {
 	}
 	out = append(out, path...)
 	if x.req.HasQuery {
-		out = append(append(out, '?'), x.req.Query...)
+		out = x.appendQuery(out)
 	}
 	return out
+}
+
+func (x *exchange) appendQuery(out []byte) []byte {
+	if c := &x.route.credentials; len(c.query) > 0 {
+		return c.appendQuery(out, x.req.Query, "")
+	}
+	return append(append(out, '?'), x.req.Query...)
 }
 
 // withoutPrefix cuts prefix off path where it stands for whole segments: /api
@@ -386,11 +410,17 @@ func (e *Edit) apply(out []byte, own int, x *exchange) []byte {
 func (e *Edit) append(out []byte, x *exchange) []byte {
 	for i := range e.written {
 		l := &e.written[i]
-		out = append(append(out, l.name...), ": "...)
 		start := len(out)
+		out = append(append(out, l.name...), ": "...)
+		value := len(out)
 		out = l.value.append(out, x)
-		if !wire.IsFieldValue(out[start:]) {
+		if len(out) == value && l.value.claims {
+			// A claim that the caller does not have leaves no line.
 			out = out[:start]
+			continue
+		}
+		if !wire.IsFieldValue(out[value:]) {
+			out = out[:value]
 		}
 		out = append(out, "\r\n"...)
 	}

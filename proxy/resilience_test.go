@@ -138,7 +138,7 @@ func wantProblem(t testing.TB, a *answer, f fault.Kind) {
 		t.Errorf("got %d %q, want the problem %d %s", a.StatusCode, a.body, f.Status(), f)
 		return
 	}
-	if got := len(fieldLines(a.head, "Retry-After")) > 0; got != (f.RetryAfter() || f == fault.RateLimited) {
+	if got := len(fieldLines(a.head, "Retry-After")) > 0; got != (f.RetryAfter() || f == fault.RateLimited || f == fault.TooManyFailures) {
 		t.Errorf("%s: Retry-After is there: %v", f, got)
 	}
 }

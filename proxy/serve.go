@@ -20,9 +20,18 @@ func (e *Engine) serve(x *exchange) {
 		f = x.admit()
 	}
 	if f == fault.None {
-		f = x.limit()
+		f = x.limitEarly()
 	}
 	if f == fault.None {
+		f = x.preflight()
+	}
+	if f == fault.None && !x.begun {
+		f = x.identify()
+	}
+	if f == fault.None && !x.begun {
+		f = x.limit()
+	}
+	if f == fault.None && !x.begun {
 		f = x.answer()
 	}
 	if f != fault.None {
@@ -38,7 +47,7 @@ func (x *exchange) begin() {
 		x.scheme = "https"
 	}
 	x.end = 0
-	x.identify(s)
+	x.introduce(s)
 	x.close = x.req.Close || x.engine.draining.Load() ||
 		s.MaxRequests > 0 && x.client.requests >= s.MaxRequests
 }
@@ -70,11 +79,18 @@ func (x *exchange) find() fault.Kind {
 			x.pathBuf = normal
 		}
 	}
-	if x.route = x.snapshot.Table.lookup(x, nil); x.route != nil {
+	t := x.snapshot.Table
+	if t.cors {
+		if x.route = x.findPreflight(); x.route != nil {
+			x.preflighted = true
+			return fault.None
+		}
+	}
+	if x.route = t.lookup(x, nil); x.route != nil {
 		return fault.None
 	}
 	var allow []string
-	if x.snapshot.Table.lookup(x, &allow); len(allow) > 0 {
+	if t.lookup(x, &allow); len(allow) > 0 {
 		x.allow = allowed(allow)
 		return fault.MethodNotAllowed
 	}
@@ -84,6 +100,9 @@ func (x *exchange) find() fault.Kind {
 // admit refuses what is too large, too late, or has been here before, before
 // anything is spent on it.
 func (x *exchange) admit() fault.Kind {
+	if !x.addressHolds() {
+		return fault.AddressDenied
+	}
 	if string(x.req.Method) == "TRACE" {
 		// It would show the client what the gateway adds for the target.
 		x.allow = allowed(traceable(x.route.Methods))
@@ -103,6 +122,8 @@ func (x *exchange) admit() fault.Kind {
 // answer is the one place that decides who answers.
 func (x *exchange) answer() fault.Kind {
 	switch r := x.route; {
+	case r.Login != nil:
+		return x.login(r.Login)
 	case r.Respond != nil:
 		return x.respond(r.Respond)
 	case r.Redirect != nil:
@@ -115,8 +136,8 @@ func (x *exchange) answer() fault.Kind {
 		x.upstream = r.Upstream
 	}
 	now := x.start
-	if x.req.Length != 0 {
-		now = wire.Nanotime() // the body may have been waited for
+	if x.req.Length != 0 || x.verified {
+		now = wire.Nanotime() // the body, or a provider, may have been waited for
 	}
 	if f := x.route.Bulkhead.Enter(now, x.until(x.start+unbounded)); f != fault.None {
 		return x.spent(f)
@@ -160,6 +181,9 @@ func (x *exchange) finish() {
 	if x.placed {
 		x.route.Bulkhead.Leave()
 	}
+	if x.entered > 0 {
+		x.leaveLimits()
+	}
 	stats := x.snapshot.Unrouted
 	name := ""
 	if x.route != nil {
@@ -186,8 +210,11 @@ func (x *exchange) finish() {
 		queue := x.end - x.start - x.connect - x.waited - body
 		stats.Spent(durationOf(queue), durationOf(x.connect), durationOf(x.waited), durationOf(body))
 	}
-	log := x.snapshot.Access
-	if log == nil {
+	log, audit := x.snapshot.Access, x.snapshot.Audit
+	if audit != nil && !x.refused && !x.fault.Refusal() {
+		audit = nil
+	}
+	if log == nil && audit == nil {
 		return
 	}
 	r := &x.record
@@ -197,8 +224,9 @@ func (x *exchange) finish() {
 	if x.heard > 0 {
 		r.Wait = durationOf(x.heard - x.sent)
 	}
+	x.out = x.out[:0] // what was in it has been sent
 	r.RequestID, r.Client = x.id, x.caller
-	r.Method, r.Host, r.URI = x.req.Method, x.req.Host, x.req.Target
+	r.Method, r.Host, r.URI = x.req.Method, x.req.Host, x.logged(x.req.Target)
 	r.Scheme, r.Proto = x.scheme, protos[x.req.Minor]
 	r.UserAgent, r.Referer = nil, nil
 	for i := range x.req.Fields {
@@ -206,7 +234,7 @@ func (x *exchange) finish() {
 		case wire.UserAgent:
 			r.UserAgent = x.req.Fields[i].Value
 		case wire.Referer:
-			r.Referer = x.req.Fields[i].Value
+			r.Referer = x.logged(x.req.Fields[i].Value)
 		}
 	}
 	r.Status, r.UpstreamStatus = status, x.answered
@@ -221,7 +249,13 @@ func (x *exchange) finish() {
 	r.Reason = x.why
 	r.Tries, r.Reused, r.Flag = x.tries, x.reused, x.fault.Name()
 	r.Shard = x.client.shard
+	r.Authenticator, r.User = "", ""
+	if id := x.proof.Identity(); id != nil {
+		r.Authenticator = id.Authenticator
+		r.User, _ = id.Claim("sub")
+	}
 	log.Write(r)
+	audit.Write(r)
 }
 
 var protos = [2]string{"HTTP/1.0", "HTTP/1.1"}

@@ -39,7 +39,10 @@ type Table struct {
 	hosts bool // some route names a host
 	// leastBody is the smallest bound of a body that a route has, 0 for none
 	leastBody int64
-	hurried   bool // some route has a budget, which the wait for a body is part of
+	cors      bool // some route answers preflights
+	// hurried: some route asks who calls, and needs no body to refuse; or has
+	// a budget, which the wait for a body is part of
+	hurried bool
 }
 
 // mayRefuse tells whether some route may refuse a request with a body of n bytes
@@ -76,7 +79,8 @@ func NewTable(routes []*Route) (*Table, error) {
 	byHost := map[string][]*Route{}
 	for i, r := range routes {
 		r.order = i
-		t.hurried = t.hurried || r.Budget > 0
+		t.hurried = t.hurried || r.Budget > 0 || r.Auth != nil
+		t.cors = t.cors || r.CORS != nil
 		if r.MaxBody > 0 && (t.leastBody == 0 || r.MaxBody < t.leastBody) {
 			t.leastBody = r.MaxBody
 		}

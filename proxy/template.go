@@ -9,8 +9,10 @@ import (
 // Template is text with placeholders in braces: facts of the request or
 // parameters of the route's path.
 type Template struct {
-	parts []part
-	text  string
+	parts  []part
+	text   string
+	loose  bool // in a header; else in a path or URL
+	claims bool // some part is a claim
 }
 
 type part struct {
@@ -32,6 +34,7 @@ const (
 	factRequestID
 	factRoute
 	factURI
+	factClaim
 )
 
 var facts = map[string]fact{
@@ -40,10 +43,16 @@ var facts = map[string]fact{
 }
 
 // ParseTemplate compiles text; params are the names that the route's path
-// binds, which win over the facts. When it is loose, braces that hold no word
-// are text: header values may be JSON.
+// binds, which win over the facts. {claim:PATH} is a claim of the caller. When it
+// is loose, braces that hold no word are text, for header values may be JSON, and
+// claim:PATH alone needs no braces.
 func ParseTemplate(text string, params []string, loose bool) (*Template, error) {
-	t := &Template{text: text}
+	t := &Template{text: text, loose: loose}
+	if path, ok := strings.CutPrefix(text, claimWord); ok && loose && isClaim(path) {
+		t.claims = true
+		t.parts = append(t.parts, part{text: path, fact: factClaim, param: -1})
+		return t, nil
+	}
 	for rest := text; rest != ""; {
 		open := strings.IndexByte(rest, '{')
 		if open < 0 {
@@ -64,7 +73,10 @@ func ParseTemplate(text string, params []string, loose bool) (*Template, error) 
 		}
 		name := rest[open+1 : end]
 		p := part{param: slices.Index(params, name)}
-		if p.param < 0 {
+		if path, ok := strings.CutPrefix(name, claimWord); ok && isClaim(path) {
+			t.claims = true
+			p.fact, p.text = factClaim, path
+		} else if p.param < 0 {
 			if p.fact = facts[name]; p.fact == noFact {
 				return nil, fmt.Errorf("expected a parameter of the path or one of client_ip, host, method, path, query, request_id, route, scheme, uri in braces, got {%s} in %q", name, text)
 			}
@@ -81,12 +93,28 @@ func isReference(s string) bool {
 	if end < 2 {
 		return false
 	}
+	if path, ok := strings.CutPrefix(s[1:end], claimWord); ok {
+		return isClaim(path)
+	}
 	for i, c := range []byte(s[1:end]) {
 		if c != '_' && (c|0x20 < 'a' || c|0x20 > 'z') && (i == 0 || c < '0' || c > '9') {
 			return false
 		}
 	}
 	return true
+}
+
+const claimWord = "claim:"
+
+// isClaim tells whether path may name a claim: words joined by dots, or a URL as
+// some providers name theirs.
+func isClaim(path string) bool {
+	for i := 0; i < len(path); i++ {
+		if c := path[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`{}"\`, c) >= 0 {
+			return false
+		}
+	}
+	return path != "" && len(path) <= 128
 }
 
 // append renders t for x behind dst.
@@ -101,8 +129,33 @@ func (t *Template) append(dst []byte, x *exchange) []byte {
 			}
 		case p.fact == noFact:
 			dst = append(dst, p.text...)
+		case p.fact == factClaim:
+			text, _ := x.proof.Claim(p.text)
+			if t.loose {
+				dst = append(dst, text...)
+			} else {
+				dst = appendEscaped(dst, text)
+			}
 		default:
 			dst = x.appendFact(dst, p.fact)
+		}
+	}
+	return dst
+}
+
+// appendEscaped writes text as one segment of a path, or a part of a query: a
+// claim must not choose where a request goes.
+func appendEscaped(dst []byte, text string) []byte {
+	const hex = "0123456789ABCDEF"
+	if text == "." || text == ".." {
+		return append(dst, strings.ReplaceAll(text, ".", "%2E")...)
+	}
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		if c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == '~' {
+			dst = append(dst, c)
+		} else {
+			dst = append(dst, '%', hex[c>>4], hex[c&15])
 		}
 	}
 	return dst

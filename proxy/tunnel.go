@@ -120,7 +120,7 @@ func (x *exchange) switchingHead() {
 		out = append(append(out, s.RequestID...), ": "...)
 		out = append(append(out, x.id...), "\r\n"...)
 	}
-	x.out = append(out, "\r\n"...)
+	x.out = append(x.appendCookies(out), "\r\n"...)
 }
 
 type tunnel struct {

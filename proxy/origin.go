@@ -11,9 +11,9 @@ import (
 
 func durationOf(ns int64) time.Duration { return time.Duration(ns) }
 
-// identify finds out who the caller is and gives the request its id. Words of
+// introduce finds the caller's address and gives the request its id. Words of
 // the client about itself are believed only from trusted hops.
-func (x *exchange) identify(s *Settings) {
+func (x *exchange) introduce(s *Settings) {
 	x.caller = x.client.Remote.Addr()
 	x.trusted = len(s.Trusted) > 0 && trusts(s.Trusted, x.caller)
 	x.id = nil
