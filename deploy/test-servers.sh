@@ -1,12 +1,12 @@
 #!/bin/sh
 # Gets the real servers that some tests and `make peers` run against: nginx,
-# HAProxy and wrk, from Debian. Tests that need one that is missing skip
+# HAProxy, wrk, Redis and a browser, from Debian. Tests that need one that is missing skip
 # themselves, so this never fails a build: it installs what it may, within
 # bounded time, and says in one line what is left out.
 set -u
 
 missing() {
-	for name in nginx haproxy wrk; do
+	for name in nginx haproxy wrk redis-server chromium; do
 		# nginx and haproxy live in /usr/sbin, which is not on everybody's PATH.
 		PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$name" >/dev/null 2>&1 || printf '%s ' "$name"
 	done

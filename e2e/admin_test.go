@@ -38,8 +38,10 @@ listen: ["127.0.0.1:0", { address: "127.0.0.1:0", tls: { cert: `+cert+`, key: `+
 admin: { address: "127.0.0.1:0" }
 log: { access: { output: `+filepath.Join(t.TempDir(), "access.log")+` } }
 upstreams: { a: { targets: ["`+b.URL+`"], outlier: {}, breaker: {}, adaptive: {}, concurrency: {} } }
-limits: { plenty: 1000000/s }
-routes: [{ name: all, upstream: a, mirror: a, limit: plenty }, { name: get, match: { path: /get, methods: [GET] }, respond: hello }]
+auth: { keys: { api_key: { file: ../examples/demo.keys } } }
+redis: { away: "127.0.0.1:1" }
+limits: { plenty: 1000000/s, shared: { rate: 1000000/s, shared: away } }
+routes: [{ name: all, upstream: a, mirror: a, limit: [plenty, shared] }, { name: get, match: { path: /get, methods: [GET] }, respond: hello }]
 `)
 	url := "http://" + g.Doors[0]
 	wantStatus(t, 200, url+"/echo/x")

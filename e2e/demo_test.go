@@ -62,6 +62,15 @@ func TestDemo(t *testing.T) {
 		"POST /users/7": func(res *http.Response, body string) bool {
 			return res.StatusCode == 405 && res.Header.Get("Allow") == "GET, HEAD"
 		},
+		"/account": func(res *http.Response, body string) bool {
+			if res.Request.Header.Get("X-API-Key") == "" {
+				return res.StatusCode == 401 && res.Header.Get("WWW-Authenticate") != ""
+			}
+			return res.StatusCode == 200 && strings.Contains(body, `"partner":"acme"`) && res.Header.Get("RateLimit") != ""
+		},
+		"/auth": func(res *http.Response, body string) bool {
+			return res.StatusCode == 200 && strings.Contains(body, `"partners"`)
+		},
 		"/upstreams": func(res *http.Response, body string) bool {
 			return res.StatusCode == 200 && strings.Contains(body, `"orders"`)
 		},
@@ -90,7 +99,11 @@ func TestDemo(t *testing.T) {
 			continue
 		}
 		ask := func() {
-			if res, body := exchange(t, method, "http://"+address+path); !good(res, body) {
+			var header []string
+			if _, rest, ok := strings.Cut(line[1], "-H"); ok {
+				header = strings.SplitN(strings.TrimSpace(rest), ":", 2)
+			}
+			if res, body := exchange(t, method, "http://"+address+path, header...); !good(res, body) {
 				t.Fatalf("%s: got %d %v\n%s", strings.TrimSpace(line[0]), res.StatusCode, res.Header, body)
 			}
 		}

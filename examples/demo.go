@@ -18,6 +18,9 @@ import (
 //go:embed demo.yaml
 var demoYAML []byte
 
+//go:embed demo.keys
+var demoKeys []byte
+
 // Demo is the running backends of the demonstration.
 type Demo struct {
 	ConfigFile string   // the configuration to serve
@@ -33,9 +36,13 @@ const help = `Sluice demo: http://localhost:8080 with two backends inside this p
   curl -i  localhost:8080/                      a fixed answer
   curl -i  localhost:8080/users/7               forwarded, path rewritten, header added
   curl     localhost:8080/orders                balanced over two targets: repeat it
+  curl -i  localhost:8080/account               401: a key is needed
+  curl -i  -HX-API-Key:slk_VUlW7YSJJ6LCuCVfJXN2qDQIdufOpj3nnSCbvXaZWCN31pW9p localhost:8080/account
+                                                200, who it is told to the target; 429 when repeated quickly
   curl -N  localhost:8080/events                an event stream, event by event
   curl -i  localhost:8080/u/7                   a redirect
   curl -i -X POST localhost:8080/users/7        405 with Allow
+  curl -s  localhost:9901/auth                  the authenticators and what they hold
   curl -s  localhost:9901/upstreams             the private door: live state
   curl -s  localhost:9901/metrics | grep sluice_requests
   bin/sluice explain -c examples/demo.yaml GET http://localhost/users/7
@@ -53,9 +60,13 @@ func StartDemo() (*Demo, error) {
 	}
 	d.dir = dir
 	d.ConfigFile = filepath.Join(dir, "demo.yaml")
-	if err := os.WriteFile(d.ConfigFile, demoYAML, 0o600); err != nil {
-		return nil, err
+	keys := filepath.Join(dir, "demo.keys")
+	for file, text := range map[string][]byte{d.ConfigFile: demoYAML, keys: demoKeys} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			return nil, err
+		}
 	}
+	d.Environ = append(d.Environ, "DEMO_KEYS="+keys)
 	for _, b := range []struct {
 		name    string
 		handler fasthttp.RequestHandler
@@ -100,7 +111,7 @@ func users(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	ctx.SetContentType("application/json")
-	fmt.Fprintf(ctx, "{\"path\":%q,\"client\":%q,\"request_id\":%q}\n", ctx.Path(), ctx.Request.Header.Peek("X-Forwarded-For"), ctx.Request.Header.Peek("X-Request-Id"))
+	fmt.Fprintf(ctx, "{\"path\":%q,\"client\":%q,\"request_id\":%q,\"partner\":%q}\n", ctx.Path(), ctx.Request.Header.Peek("X-Forwarded-For"), ctx.Request.Header.Peek("X-Request-Id"), ctx.Request.Header.Peek("X-Partner"))
 }
 
 func orders(name string) fasthttp.RequestHandler {

@@ -292,7 +292,7 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-var demoEnviron = []string{"DEMO_USERS=http://192.0.2.1:1", "DEMO_ORDERS_1=http://192.0.2.1:2", "DEMO_ORDERS_2=http://192.0.2.1:3"}
+var demoEnviron = []string{"DEMO_USERS=http://192.0.2.1:1", "DEMO_ORDERS_1=http://192.0.2.1:2", "DEMO_ORDERS_2=http://192.0.2.1:3", "DEMO_KEYS=demo.keys"}
 
 func load(t *testing.T, file string, environ []string) *config.Config {
 	t.Helper()
