@@ -5,7 +5,7 @@ LDFLAGS    := -s -w -X main.version=$(shell git describe --tags --always --dirty
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME   ?= 10s
 
-.PHONY: build run test race fuzz lint fmt docs bench peers faults loadtest soak clean
+.PHONY: build run test race fuzz lint fmt docs bench peers faults loadtest soak accuracy clean
 
 build: ## the binary, bin/sluice
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) .
@@ -45,6 +45,9 @@ faults: ## outages: Sluice beside HAProxy and nginx; ARGS="-scenarios hang -cont
 
 soak: build ## memory under large transfers, reloads under load; ARGS="-only memory"
 	$(GO) run ./loadtest/soak -binary $(BIN) $(ARGS)
+
+accuracy: ## limits by real processes, and floods of bad tokens; ARGS="-only flood -seconds 10"
+	$(GO) run ./loadtest/limits $(ARGS)
 
 MODE ?= rate
 URL  ?= http://127.0.0.1:8080/

@@ -31,12 +31,17 @@ type workload struct {
 	bytes  int  // of body that one request moves, as the origin or wrk sends it
 	upload bool // the body goes to the origin
 	idle   bool // connections are counted, not requests
+	cached bool // answered from the gateway's memory
+	policy bool // callers carry tokens, and gateways do with them what they can
 }
 
 var workloads = []workload{
 	{name: "plain", method: "GET", path: "/1k", bytes: plainBytes},
 	{name: "body1m", method: "GET", path: "/1m", bytes: 1 << 20},
 	{name: "upload1m", method: "POST", path: "/upload", bytes: 1 << 20, upload: true},
+	{name: "policy", method: "GET", path: "/1k", bytes: plainBytes, policy: true},
+	{name: "hit1k", method: "GET", path: "/1k", bytes: plainBytes, cached: true},
+	{name: "hit64k", method: "GET", path: "/64k", bytes: 64 << 10, cached: true},
 	{name: "idle", method: "GET", path: "/1k", bytes: plainBytes, idle: true},
 }
 
@@ -53,6 +58,7 @@ type contender struct {
 	beside  [][]string // more processes whose cost counts too, as templates
 	stdout  bool       // the access log is its standard output
 	only    string     // the only workload that it takes part in
+	bare    bool       // forwards plainly, whatever the workload
 	noLog   bool       // has no access log
 }
 
@@ -66,6 +72,10 @@ var contenders = []contender{
 		argv: []string{"-p", "{{.Dir}}", "-c", "{{.Dir}}/nginx.conf", "-e", "{{.Dir}}/error.log"}},
 	{name: "haproxy", binary: "haproxy", version: []string{"-v"}, configs: []string{"haproxy.cfg"},
 		argv: []string{"-db", "-f", "{{.Dir}}/haproxy.cfg"}, stdout: true},
+	// What the whole chain costs is read beside plain forwarding of the same load.
+	{name: "sluice-plain", configs: []string{"sluice.yaml"}, argv: []string{"-c", "{{.Dir}}/sluice.yaml"}, only: "policy", bare: true},
+	{name: "haproxy-plain", binary: "haproxy", configs: []string{"haproxy.cfg"},
+		argv: []string{"-db", "-f", "{{.Dir}}/haproxy.cfg"}, stdout: true, only: "policy", bare: true},
 	{name: "caddy", binary: "caddy", version: []string{"version"}, configs: []string{"Caddyfile"},
 		argv: []string{"run", "--adapter", "caddyfile", "--config", "{{.Dir}}/Caddyfile"},
 		env:  []string{"XDG_DATA_HOME={{.Dir}}", "XDG_CONFIG_HOME={{.Dir}}"}},
@@ -94,6 +104,9 @@ type site struct {
 	Method      string
 	Path        string
 	Body        string // the 1 KiB answer, for the origin
+	Cached      bool   // keep answers and answer from memory
+	Policy      bool   // check tokens, limit rates, tell the origin who it is
+	JWKS, PEM   string // files with the callers' key
 }
 
 // The halves of the addresses, for configs that write them apart.
@@ -155,6 +168,7 @@ func (h *harness) launch(ctx context.Context, c contender, w workload) (_ *runne
 		return nil, err
 	}
 	r := &runner{site: h.site(dir, w)}
+	r.Policy = r.Policy && !c.bare
 	defer func() {
 		if err != nil {
 			tail := tailOf(filepath.Join(dir, "output.log"), filepath.Join(dir, "error.log"))
@@ -200,7 +214,7 @@ func (h *harness) launch(ctx context.Context, c contender, w workload) (_ *runne
 	r.processes = append(r.processes, main)
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	if err := until(ctx, main, func() error { return probe(ctx, r.Listen, w) }); err != nil {
+	if err := until(ctx, main, func() error { return h.probe(ctx, r.Listen, w) }); err != nil {
 		return nil, fmt.Errorf("%s does not forward: %w", c.name, err)
 	}
 	if r.Log == "" {
@@ -247,7 +261,7 @@ func (r *runner) stop() {
 }
 
 // probe sends one request of w and checks that the whole answer comes back.
-func probe(ctx context.Context, addr string, w workload) error {
+func (h *harness) probe(ctx context.Context, addr string, w workload) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var body io.Reader
@@ -259,6 +273,9 @@ func probe(ctx context.Context, addr string, w workload) error {
 	req, err := http.NewRequestWithContext(ctx, w.method, "http://"+addr+w.path, body)
 	if err != nil {
 		return err
+	}
+	if w.policy {
+		req.Header.Set("Authorization", "Bearer "+h.callers.tokens[0])
 	}
 	t := http.Transport{DisableKeepAlives: true, DisableCompression: true}
 	resp, err := t.RoundTrip(req)

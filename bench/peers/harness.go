@@ -21,6 +21,7 @@ type harness struct {
 	files     uint64
 	origin    string // host:port of nginx
 	sink      string // host:port of the upload origin
+	callers   *callers
 	started   []*process
 }
 
@@ -31,6 +32,8 @@ func (h *harness) site(dir string, w workload) site {
 		// nginx closes idle clients once a sixteenth of its connections is left.
 		Connections: max(4096, h.opt.idle+h.opt.idle/4+256), Files: h.files,
 		Root: os.Geteuid() == 0, Upload: w.upload, Method: w.method, Path: w.path,
+		Cached: w.cached,
+		Policy: w.policy, JWKS: h.callers.jwks, PEM: h.callers.pem,
 	}
 	if w.upload {
 		s.Origin = h.sink
@@ -40,15 +43,20 @@ func (h *harness) site(dir string, w workload) site {
 
 // startOrigins starts nginx as the origin and the sink for uploads.
 func (h *harness) startOrigins(ctx context.Context) error {
+	var err error
+	if h.callers, err = makeCallers(h.dir); err != nil {
+		return err
+	}
 	dir := filepath.Join(h.dir, "origin")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	// Random-looking bytes are not needed: nobody compresses here.
-	if err := os.WriteFile(filepath.Join(dir, "1m"), bytes.Repeat([]byte("m"), 1<<20), 0o600); err != nil {
-		return err
+	for name, size := range map[string]int{"64k": 64 << 10, "1m": 1 << 20} {
+		if err := os.WriteFile(filepath.Join(dir, name), bytes.Repeat([]byte("m"), size), 0o600); err != nil {
+			return err
+		}
 	}
-	var err error
 	if h.origin, err = freePort(); err != nil {
 		return err
 	}
@@ -84,7 +92,7 @@ func (h *harness) startOrigins(ctx context.Context) error {
 			return err
 		}
 		h.started = append(h.started, p)
-		if err := until(ctx, p, func() error { return probe(ctx, o.addr, o.probe) }); err != nil {
+		if err := until(ctx, p, func() error { return h.probe(ctx, o.addr, o.probe) }); err != nil {
 			return fmt.Errorf("origin: %w\n%s", err, tailOf(out.Name(), filepath.Join(dir, "error.log")))
 		}
 	}

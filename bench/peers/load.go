@@ -18,6 +18,9 @@ import (
 //go:embed report.lua
 var reportLua string
 
+//go:embed policy.lua
+var policyLua string
+
 //go:embed upload.lua
 var uploadLua string
 
@@ -68,6 +71,9 @@ func (h *harness) wrk(ctx context.Context, w workload, url string, seconds int) 
 	script := reportLua
 	if w.upload {
 		script = uploadLua + reportLua
+	}
+	if w.policy {
+		script = "TOKENS = " + strconv.Quote(h.callers.lines) + "\n" + policyLua + reportLua
 	}
 	file := filepath.Join(h.dir, "wrk.lua")
 	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {

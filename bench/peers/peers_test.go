@@ -201,7 +201,7 @@ func ownCheck(t *testing.T, c contender, dir string) {
 		"haproxy": {"-c", "-f", dir + "/haproxy.cfg"},
 		"caddy":   {"validate", "--adapter", "caddyfile", "--config", dir + "/Caddyfile"},
 		"envoy":   {"--mode", "validate", "-c", dir + "/envoy.yaml"},
-		"varnish": {"-C", "-f", dir + "/varnish.vcl"},
+		"varnish": {"-j", "none", "-C", "-n", dir + "/varnish", "-f", dir + "/varnish.vcl"},
 	}[c.name]
 	path := ""
 	if c.binary != "" {
