@@ -45,7 +45,8 @@ func NewIdentity(authenticator, subject string, claims map[string]any, expires i
 	for _, name := range []string{"scope", "scp"} {
 		switch v := claims[name].(type) {
 		case string:
-			id.Scopes = append(id.Scopes, strings.Fields(v)...)
+			// Only spaces separate scopes (RFC 6749 3.3).
+			id.Scopes = append(id.Scopes, strings.FieldsFunc(v, func(c rune) bool { return c == ' ' })...)
 		case []any:
 			for _, s := range v {
 				if s, ok := s.(string); ok {
@@ -102,6 +103,11 @@ func textOf(v any) (string, bool) {
 	case int:
 		return strconv.Itoa(v), true
 	case []string:
+		for _, s := range v {
+			if strings.IndexByte(s, ',') >= 0 {
+				return "", false
+			}
+		}
 		return printable(strings.Join(v, ","))
 	case []any:
 		parts := make([]string, 0, len(v))
@@ -109,8 +115,9 @@ func textOf(v any) (string, bool) {
 			if _, list := e.([]any); list {
 				return "", false
 			}
+			// An element with a comma would be read as several.
 			s, ok := textOf(e)
-			if !ok {
+			if !ok || strings.IndexByte(s, ',') >= 0 {
 				return "", false
 			}
 			parts = append(parts, s)

@@ -181,9 +181,9 @@ func (s *keySource) get(where string, most int) (*providerAnswer, error) {
 	case err != nil:
 		return nil, err
 	case answer.Status != http.StatusOK:
-		return nil, fmt.Errorf("the provider answered %d for %s", answer.Status, where)
+		return nil, fmt.Errorf("the provider answered %d for %s", answer.Status, withoutQuery(where))
 	case answer.Cut:
-		return nil, fmt.Errorf("the provider's answer for %s is longer than %d bytes", where, most)
+		return nil, fmt.Errorf("the provider's answer for %s is longer than %d bytes", withoutQuery(where), most)
 	}
 	return answer, nil
 }
@@ -226,6 +226,12 @@ func (s *keySource) discover() (string, error) {
 	return "", first
 }
 
+// withoutQuery is a URL as it may be logged: a query can hold a secret.
+func withoutQuery(where string) string {
+	where, _, _ = strings.Cut(where, "?")
+	return where
+}
+
 // lifetime is how long a set is taken without asking again: what the provider
 // says (RFC 9111 4.2.1), within bounds.
 func (s *keySource) lifetime(header http.Header) time.Duration {
@@ -251,9 +257,15 @@ func (s *keySource) again(old *keySet, wait time.Duration) bool {
 		least = 0 // the background fetches as fast as it should
 	}
 	due, busy := time.Since(s.last) >= least, s.busy
+	down := old == nil && s.mistake != "" && !busy
 	s.mu.Unlock()
 	if s.set.Load() != old {
 		return true
+	}
+	if down {
+		// Between two tries there is nothing to wait for, and an outage must not
+		// make a heap of waiting requests.
+		return false
 	}
 	if old != nil && !busy {
 		if !due {
@@ -278,7 +290,7 @@ func (s *keySource) again(old *keySet, wait time.Duration) bool {
 func (s *keySource) state(detail map[string]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	detail["jwks"] = s.url
+	detail["jwks"] = withoutQuery(s.url)
 	if !s.good.IsZero() {
 		detail["fetched"] = s.good.UTC().Format(time.RFC3339)
 	}

@@ -296,7 +296,11 @@ func (a *jwtAuth) Verify(r *Request) Result {
 	if errors.As(err, &away) {
 		return Result{Outcome: Unavailable, Reason: away.reason}
 	}
-	if err.Error() != jwtEarly && err.Error() != jwtIssued {
+	switch err.Error() {
+	case jwtEarly, jwtIssued:
+	case jwtKey:
+		// The next fetch may bring the key. To find out costs no signature.
+	default:
 		a.bad.put(token, refusedToken, now, now+badFor, mark)
 	}
 	return a.refuse(err.Error())

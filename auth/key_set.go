@@ -67,14 +67,22 @@ const (
 // token without one, all that fit its algorithm. Keys without a kid stand for
 // every kid.
 func (s *keySet) candidates(c *compact) (list []*verifyKey) {
-	for _, k := range s.keys {
-		if c.hasKid && k.kid != "" && k.kid != c.kid || !slices.Contains(k.algs, c.alg) {
-			continue
-		}
-		if list = append(list, k); len(list) == mostTried {
-			break
+	take := func(fits func(kid string) bool) {
+		for _, k := range s.keys {
+			if len(list) < mostTried && fits(k.kid) && slices.Contains(k.algs, c.alg) {
+				list = append(list, k)
+			}
 		}
 	}
+	if !c.hasKid {
+		take(func(string) bool { return true })
+		return list
+	}
+	// The named ones first, or many that have no name would leave no try for them.
+	if c.kid != "" {
+		take(func(kid string) bool { return kid == c.kid })
+	}
+	take(func(kid string) bool { return kid == "" })
 	return list
 }
 
