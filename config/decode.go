@@ -222,6 +222,7 @@ func (d *decoder) short(v reflect.Value, t reflect.Type, text string, n ast.Node
 // shortList reads the short form of a block that is a list of texts.
 func (d *decoder) shortList(f *field, v reflect.Value, t reflect.Type, n ast.Node, path string) {
 	var list []string
+	d.origin.places[path] = nodePlace(n)
 	d.list(f, reflect.ValueOf(&list).Elem(), n, path)
 	fresh := reflect.New(t)
 	begin(fresh.Elem(), v)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -14,7 +15,14 @@ const mostPlaces = 4
 // validateLimits checks the limits by name, and validateLimit those that a route
 // names.
 func (c *Config) validateLimits(p *setting.Problems) {
+	files := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(c.Limits)) {
+		if file := c.Limits[name].File; file != "" {
+			if other, taken := files[filepath.Clean(file)]; taken {
+				p.Add("limits."+setting.Key(name)+".file", "expected a file of its own, got that of limit %q", other)
+			}
+			files[filepath.Clean(file)] = name
+		}
 		if !isName(name) {
 			p.Add("limits."+setting.Key(name), "expected a name of up to 128 letters, digits and any of . _ - / :, got %q", name)
 		}
@@ -44,12 +52,17 @@ func (c *Config) validateLimit(p *setting.Problems, r *Route) {
 			}
 		} else if slices.Contains(r.Rate[:i], name) {
 			p.Add(path, "expected each limit once, got %q again", name)
-		} else if l := c.Limits[name]; l.Concurrent > 0 {
-			if places++; places > mostPlaces {
+		} else {
+			l := c.Limits[name]
+			if l.Concurrent > 0 {
+				places++
+			}
+			if l.Concurrent > 0 && places > mostPlaces {
 				p.Add(path, "expected at most %d limits with concurrent on one route", mostPlaces)
 			}
-		} else if r.Auth == nil && needsIdentity(l) {
-			p.Add(path, "expected auth on the route, for the key of limit %q asks who calls", name)
+			if r.Auth == nil && needsIdentity(l) {
+				p.Add(path, "expected auth on the route, for the key of limit %q asks who calls", name)
+			}
 		}
 	}
 }

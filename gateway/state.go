@@ -91,6 +91,7 @@ var (
 	seriesFailures  = observe.NewCounterSeries("sluice_target_failures_total", "Failures of a target by reason.", "upstream", "target", "reason")
 	seriesLimited   = observe.NewCounterSeries("sluice_limit_decisions_total", "Decisions of a rate limit by result; dry_run would have been refused.", "limit", "result")
 	seriesLimitFull = observe.NewCounterSeries("sluice_limit_full_total", "Decisions made without a budget because the limit's table had no room.", "limit")
+	seriesLimitPlan = observe.NewCounterSeries("sluice_limit_unknown_plan_total", "Requests whose claim names no plan of the limit, and is none itself.", "limit")
 	seriesMirrored  = observe.NewCounterSeries("sluice_mirror_requests_total", "Copies for a shadow upstream by what became of them.", "route", "result")
 	failureOfTarget = []struct {
 		reason string
@@ -151,6 +152,7 @@ func (g *Gateway) collect(emit observe.Emit) {
 		emit.Value(seriesLimited, float64(n.Refused), name, "refused")
 		emit.Value(seriesLimited, float64(n.DryRun), name, "dry_run")
 		emit.Value(seriesLimitFull, float64(n.Full), name)
+		emit.Value(seriesLimitPlan, float64(l.Stats().UnknownPlan), name)
 	}
 	for _, r := range now.routes {
 		if m := r.Mirror; m != nil {

@@ -316,6 +316,35 @@ func TestLimitByClaim(t *testing.T) {
 	}
 }
 
+// What another limit refuses takes nothing out of a quota, however they are
+// written.
+func TestQuotaIsAskedLast(t *testing.T) {
+	o := startOrigin(t, headBack)
+	e := startEdge(t, `
+limits:
+  quota: { quota: 3/day, key: "header:X-Tenant" }
+  rate: { rate: 1/h, burst: 2, key: "header:X-Tenant" }
+upstreams: { main: "`+o.url()+`" }
+routes:
+  - { name: both, match: /both, limit: [quota, rate], upstream: main }
+  - { name: quota, match: /quota, limit: quota, upstream: main }
+`)
+	passed := func(path string) (n int) {
+		for range 5 {
+			if e.get(path, "X-Tenant: a").StatusCode == 200 {
+				n++
+			}
+		}
+		return n
+	}
+	if n := passed("/both"); n != 2 {
+		t.Errorf("%d of 5 passed the rate, want 2", n)
+	}
+	if n := passed("/quota"); n != 1 {
+		t.Errorf("%d of 5 passed what is left of the quota, want 1", n)
+	}
+}
+
 // Requests in flight of one key are bounded, and each gives its place back.
 func TestConcurrentLimit(t *testing.T) {
 	release := make(chan struct{})

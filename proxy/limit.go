@@ -36,15 +36,16 @@ func (x *exchange) askLimits(limits []RateLimit) fault.Kind {
 			continue
 		}
 		if basis == limiter.Unavailable {
-			x.why = "limit " + l.Config().Shared.Redis + ": its Redis does not answer"
+			x.why = "the Redis " + l.Config().Shared.Redis + " of a shared limit does not answer"
 			return fault.LimitUnavailable
 		}
 		if !l.Config().DryRun && (x.told == nil || d.Tighter(x.decision)) {
 			x.told, x.decision = l.Limit, d
 		}
 		if !d.OK {
-			// What the limits before it took is not given back: a client that
-			// runs into one limit should not gain by it on another.
+			// What the rates before it gave is not taken back: a client that runs
+			// into one limit should not gain by it on another. Quotas, which are
+			// used up for long, are asked last.
 			x.why = l.Kind().String()
 			return fault.RateLimited
 		}
@@ -103,6 +104,8 @@ func (c *limitCaller) Identity() (authenticator, subject string, ok bool) {
 	if id == nil {
 		return "", "", false
 	}
-	subject, ok = id.Claim("sub")
-	return id.Authenticator, subject, ok
+	if subject, ok = id.Claim("sub"); !ok {
+		subject = id.Subject // one that no header can carry tells callers apart all the same
+	}
+	return id.Authenticator, subject, subject != ""
 }

@@ -244,17 +244,30 @@ func (r *Route) compile() (err error) {
 	if r.Split != nil {
 		r.Split.compile()
 	}
-	for _, l := range r.Limits {
-		if l.NeedsIdentity() {
-			r.late = append(r.late, l)
-		} else {
-			r.early = append(r.early, l)
-		}
-	}
+	r.orderLimits()
 	if r.Auth != nil {
 		r.credentials, r.hidesCredentials = newCredentials(r.Auth.Places()), true
 	}
 	return err
+}
+
+// orderLimits divides the limits into those that are asked before anybody is, and
+// the others. Quotas come last of all: what another limit refuses must not use up
+// a caller's month.
+func (r *Route) orderLimits() {
+	r.early, r.late = nil, nil
+	var quotas []RateLimit
+	for _, l := range r.Limits {
+		switch {
+		case l.Kind() == limiter.ByQuota:
+			quotas = append(quotas, l)
+		case l.NeedsIdentity():
+			r.late = append(r.late, l)
+		default:
+			r.early = append(r.early, l)
+		}
+	}
+	r.late = append(r.late, quotas...)
 }
 
 // RouteError is a mistake in a route: which, under what key, and what.
