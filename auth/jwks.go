@@ -49,6 +49,7 @@ type keySource struct {
 	busy    bool          // a fetch is under way
 	good    time.Time     // end of the last good one
 	mistake string        // of the last one
+	skipped string        // which keys it left out, and why
 
 	fetches, failed, refetches observe.Counter
 }
@@ -163,8 +164,14 @@ func (s *keySource) load() (*keySet, http.Header, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("the key set %w", err)
 	}
-	for _, why := range skipped {
-		s.log.Debug().Str("key", why).Msg("key of the provider left out")
+	// Told once, and again when it is another list.
+	told := strings.Join(skipped, "; ")
+	s.mu.Lock()
+	news := told != s.skipped
+	s.skipped = told
+	s.mu.Unlock()
+	if news && told != "" {
+		s.log.Warn().Strs("keys", skipped).Msg("keys of the provider left out")
 	}
 	return set, answer.Header, nil
 }
@@ -220,6 +227,9 @@ func (s *keySource) discover() (string, error) {
 		keys, err := providerURL(document.Keys, s.plain)
 		if err != nil {
 			return "", fmt.Errorf("the provider's jwks_uri: %w", err)
+		}
+		if base.Scheme == "https" && keys.Scheme != "https" && !s.plain {
+			return "", errors.New("the provider's jwks_uri: expected https://, as its issuer has")
 		}
 		return keys.String(), nil
 	}

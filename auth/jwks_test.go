@@ -186,6 +186,59 @@ func TestKeysRotate(t *testing.T) {
 	}
 }
 
+// A provider that publishes no key any more has ended all tokens.
+func TestEmptyKeySetEndsTokens(t *testing.T) {
+	var text atomic.Pointer[string]
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point, _ := key.PublicKey.Bytes()
+	b64 := base64.RawURLEncoding.EncodeToString
+	full := fmt.Sprintf(`{"keys":[{"kty":"EC","crv":"P-256","kid":"one","x":%q,"y":%q}]}`, b64(point[1:33]), b64(point[33:]))
+	text.Store(&full)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, *text.Load()) }))
+	defer s.Close()
+	c := testJWT()
+	c.JWKS = s.URL
+	a := startJWT(t, c)
+	token := signedES256(t, key, "one", map[string]any{"sub": "ann", "exp": time.Now().Add(time.Hour).Unix()})
+	a.expect(t, "with its key", token, Identified, "")
+	empty := `{"keys":[]}`
+	text.Store(&empty)
+	if _, err := a.src.fetch(); err != nil {
+		t.Fatal(err)
+	}
+	if res := a.Recall(bearing(token)); res.Outcome == Identified {
+		t.Error("remembered, though the provider has no key any more")
+	}
+	a.expect(t, "without any key", token, Refused, jwtAlgorithm)
+}
+
+// The subject is one thing for everybody who asks.
+func TestSubjectClaim(t *testing.T) {
+	r := newKeyring(t)
+	c := testJWT()
+	c.Keys, c.Subject = r.set, "email"
+	a := startJWT(t, c)
+	sign := func(claims string) string {
+		return r.sign(t, "EdDSA", `{"alg":"EdDSA"}`, fmt.Sprintf(claims, time.Now().Add(time.Hour).Unix()))
+	}
+	res := a.Verify(bearing(sign(`{"sub":"17","email":"ann@example.com","exp":%d}`)))
+	if res.Outcome != Identified || res.Identity.Subject != "ann@example.com" || res.Identity.Claims["sub"] != "ann@example.com" {
+		t.Fatalf("%+v", res)
+	}
+	if sub, _ := res.Identity.Claim("sub"); sub != "ann@example.com" {
+		t.Errorf("sub is %q", sub)
+	}
+	a.expect(t, "without the claim", sign(`{"sub":"17","exp":%d}`), Refused, jwtSubject)
+	for _, sub := range []string{"a\\nb", " admin", "admin "} {
+		own := testJWT()
+		own.Keys = r.set
+		startJWT(t, own).expect(t, sub, sign(`{"sub":"`+sub+`","exp":%d}`), Refused, jwtSubject)
+	}
+}
+
 // A flood of tokens with keys of nobody has the set fetched once, however many
 // ask, and not again before its time.
 func TestUnknownKeysAreFetchedOnce(t *testing.T) {

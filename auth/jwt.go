@@ -118,7 +118,7 @@ const (
 	jwtIssued    = "token issued in the future"
 	jwtIssuer    = "token of another issuer"
 	jwtAudience  = "token for another audience"
-	jwtSubject   = "token without a subject"
+	jwtSubject   = "token without a subject, or with one that no header can carry"
 	jwtKey       = "key of the token is not in the key set"
 	jwtSignature = "signature is wrong"
 	jwtAgain     = "token was refused a moment ago"
@@ -357,16 +357,19 @@ func (a *jwtAuth) verify(token []byte, r *Request) (*Identity, *verifyKey, error
 	if err != nil {
 		return nil, nil, err
 	}
-	id := NewIdentity(a.name, "", claims, expires)
 	if a.c.Subject != "sub" {
-		subject, _ := id.Claim(a.c.Subject)
-		id = NewIdentity(a.name, subject, claims, expires)
-		id.text["sub"] = subject
+		// The subject is one thing for headers, limits and requirements alike.
+		subject, ok := NewIdentity(a.name, "", claims, expires).Claim(a.c.Subject)
+		if !ok || subject == "" {
+			return nil, nil, errors.New(jwtSubject)
+		}
+		claims["sub"] = subject
 	}
-	if id.Subject, _ = id.Claim("sub"); id.Subject == "" && slices.Contains(a.c.Required, "sub") {
+	subject, _ := claims["sub"].(string)
+	if _, ok := printable(subject); !ok || subject != strings.TrimSpace(subject) || subject == "" && slices.Contains(a.c.Required, "sub") {
 		return nil, nil, errors.New(jwtSubject)
 	}
-	return id, key, nil
+	return NewIdentity(a.name, subject, claims, expires), key, nil
 }
 
 // takesType tells whether a token of this typ is an access token (RFC 8725 3.11).

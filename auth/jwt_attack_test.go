@@ -338,6 +338,24 @@ func TestBadKeys(t *testing.T) {
 			t.Errorf("%s: taken as %v", what, set.keys[0].algs)
 		}
 	}
+	// One of them costs none of the others, and is told.
+	good := `{"kty":"RSA","kid":"good","n":"` + n + `","e":"AQAB"}`
+	for what, bad := range map[string]string{
+		"1024 bits":      `{"kty":"RSA","kid":"small","n":"` + b64(new(big.Int).Lsh(big.NewInt(1), 1023).Bytes()) + `","e":"AQAB"}`,
+		"a member twice": `{"kty":"RSA","kty":"RSA","n":"` + n + `","e":"AQAB"}`,
+		"of no type":     `{"kty":"XYZ"}`,
+		"no object":      `7`,
+	} {
+		set, skipped, err := parseKeySet([]byte(`{"keys":[`+bad+","+good+`]}`), false, nil)
+		if err != nil || len(set.keys) != 1 || set.keys[0].kid != "good" || len(skipped) != 1 {
+			t.Errorf("%s beside a good key: %v, skipped %q", what, err, skipped)
+		}
+	}
+	for text, shared := range map[string]bool{`{"keys":[]}`: true, `{"keys":null}`: false, `{"keys":{}}`: false, `{"keys":[` + good + `],"keys":[]}`: false, `{}`: false} {
+		if _, _, err := parseKeySet([]byte(text), shared, nil); err == nil {
+			t.Errorf("%s is taken for a key set", text)
+		}
+	}
 	secret := `{"keys":[{"kty":"oct","k":"` + b64(make([]byte, 64)) + `"}]}`
 	if _, _, err := parseKeySet([]byte(secret), false, nil); err == nil {
 		t.Error("a symmetric key of a provider's public set is taken")

@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -94,46 +95,75 @@ func (s *keySet) speaks(alg string) bool {
 // errNoKeys is a set without a key that tokens can be proven with.
 var errNoKeys = errors.New("has no key that signatures can be checked with")
 
+var errKeySet = errors.New("is neither a JSON Web Key Set nor PEM with public keys or certificates")
+
 // parseKeySet reads a JWKS, one JWK, or PEM. Keys that cannot be used are left out
-// and told in skipped. With shared, symmetric keys are taken; they never are from
-// a provider's URL, whose keys everybody can read. allowed, if not empty, bounds
-// the algorithms.
+// and told in skipped: one of them must not cost the others. With shared,
+// symmetric keys are taken; they never are from a provider's URL, whose keys
+// everybody can read. A provider may publish no key at all, which ends every
+// token; elsewhere that is a mistake. allowed, if not empty, bounds the
+// algorithms.
 func parseKeySet(text []byte, shared bool, allowed []string) (set *keySet, skipped []string, err error) {
-	var options []jwk.ParseOption
-	if text = bytes.TrimSpace(text); !bytes.HasPrefix(text, []byte{'{'}) {
-		options = append(options, jwk.WithPEM(true))
-	} else {
-		object, ok := parseObject(text)
-		if !ok {
-			return nil, nil, errors.New("is not a JSON object with each member once")
-		}
-		if _, several := object["keys"]; !several {
-			text = slices.Concat([]byte(`{"keys":[`), text, []byte("]}"))
-		}
-		// One key that the library does not know must not cost the others.
-		options = append(options, jwk.WithIgnoreParseError(true))
-	}
-	parsed, err := jwk.Parse(text, options...)
+	keys, skipped, empty, err := readJWKs(bytes.TrimSpace(text))
 	if err != nil {
-		return nil, nil, errors.New("is neither a JSON Web Key Set nor PEM with public keys or certificates")
+		return nil, nil, err
 	}
 	set = &keySet{}
-	for i := range parsed.Len() {
-		k, _ := parsed.Key(i)
+	for _, k := range keys {
 		v, err := newVerifyKey(k, shared, allowed)
 		if err != nil {
 			kid, _ := k.KeyID()
-			skipped = append(skipped, fmt.Sprintf("key %d (kid %.64q): %v", i, kid, err))
+			skipped = append(skipped, fmt.Sprintf("key with kid %.64q: %v", kid, err))
 			continue
 		}
 		if len(set.keys) < mostKeys && !slices.ContainsFunc(set.keys, func(o *verifyKey) bool { return o.print == v.print && o.kid == v.kid }) {
 			set.keys = append(set.keys, v)
 		}
 	}
-	if len(set.keys) == 0 {
+	if len(set.keys) == 0 && (shared || !empty) {
 		return nil, skipped, errNoKeys
 	}
 	return set, skipped, nil
+}
+
+// readJWKs reads the keys of text one by one. empty tells that it is a set that
+// says it has none.
+func readJWKs(text []byte) (keys []jwk.Key, skipped []string, empty bool, err error) {
+	if !bytes.HasPrefix(text, []byte{'{'}) {
+		set, err := jwk.Parse(text, jwk.WithPEM(true))
+		if err != nil {
+			return nil, nil, false, errKeySet
+		}
+		for i := range set.Len() {
+			k, _ := set.Key(i)
+			keys = append(keys, k)
+		}
+		return keys, nil, false, nil
+	}
+	members, ok := membersOnce(text)
+	if !ok {
+		return nil, nil, false, errors.New("is not a JSON object with each member once")
+	}
+	list := []json.RawMessage{text}
+	if several, ok := members["keys"]; ok {
+		if list = nil; json.Unmarshal(several, &list) != nil || list == nil {
+			return nil, nil, false, errKeySet
+		}
+	}
+	for i, own := range list {
+		if _, ok := parseObject(own); !ok {
+			skipped = append(skipped, fmt.Sprintf("key %d: is not a JSON object with each member once", i))
+			continue
+		}
+		k, err := jwk.ParseKey(own)
+		if err != nil {
+			// What the library says may hold a part of the key.
+			skipped = append(skipped, fmt.Sprintf("key %d: is of a type or form that is not known", i))
+			continue
+		}
+		keys = append(keys, k)
+	}
+	return keys, skipped, len(list) == 0, nil
 }
 
 func newVerifyKey(k jwk.Key, shared bool, allowed []string) (*verifyKey, error) {

@@ -98,10 +98,12 @@ func (m *memo) put(credential []byte, id *Identity, now, expires int64, alive *a
 	place := -1
 	for i := range set.ways {
 		q := set.ways[i].Load()
-		if q == nil || now >= q.expires || q.alive != nil && !q.alive.Load() ||
-			q.hash == p.hash && equal(q.credential, credential) {
-			place = i
+		if q != nil && q.hash == p.hash && equal(q.credential, credential) {
+			place = i // rather than a free place: it would be there twice
 			break
+		}
+		if place < 0 && (q == nil || now >= q.expires || q.alive != nil && !q.alive.Load()) {
+			place = i
 		}
 	}
 	for n := 0; place < 0 && n < 2*memoWays; n++ {

@@ -118,6 +118,34 @@ func parseObject(b []byte) (map[string]any, bool) {
 	return object, err == io.EOF
 }
 
+// membersOnce reads the members of one JSON object, each of which may come once;
+// what they are is not looked at.
+func membersOnce(b []byte) (map[string]json.RawMessage, bool) {
+	if !utf8.Valid(b) {
+		return nil, false
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, false
+	}
+	members := map[string]json.RawMessage{}
+	for d.More() {
+		t, err := d.Token()
+		name, is := t.(string)
+		_, twice := members[name]
+		var value json.RawMessage
+		if err != nil || !is || twice || d.Decode(&value) != nil {
+			return nil, false
+		}
+		members[name] = value
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, false
+	}
+	_, err := d.Token()
+	return members, err == io.EOF
+}
+
 func parseValue(d *json.Decoder, depth int) (any, bool) {
 	t, err := d.Token()
 	if err != nil || depth > mostJSONDepth {
