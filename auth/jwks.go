@@ -46,7 +46,7 @@ type keySource struct {
 	found   time.Time     // when it was discovered
 	landed  chan struct{} // closed by the end of the fetch under way, or of the next
 	last    time.Time     // begin of the last fetch
-	busy    bool          // a fetch is under way
+	busy    bool          // a fetch is under way, or has been asked for
 	good    time.Time     // end of the last good one
 	mistake string        // of the last one
 	skipped string        // which keys it left out, and why
@@ -132,6 +132,10 @@ func (s *keySource) fetch() (next time.Duration, err error) {
 		if old := s.changed.Swap(fresh); old != nil {
 			old.Store(false)
 		}
+	}
+	select {
+	case <-s.ask: // asked for while this one began
+	default:
 	}
 	s.busy = false
 	close(s.landed)
@@ -260,31 +264,9 @@ func (s *keySource) lifetime(header http.Header) time.Duration {
 // again waits for a newer set than old, at most for wait. It asks for a fetch if
 // the last one is long enough ago; false says that there is none to hope for.
 func (s *keySource) again(old *keySet, wait time.Duration) bool {
-	s.mu.Lock()
-	landed := s.landed
-	least := s.refetch
-	if old == nil {
-		least = 0 // the background fetches as fast as it should
-	}
-	due, busy := time.Since(s.last) >= least, s.busy
-	down := old == nil && s.mistake != "" && !busy
-	s.mu.Unlock()
-	if s.set.Load() != old {
-		return true
-	}
-	if down {
-		// Between two tries there is nothing to wait for, and an outage must not
-		// make a heap of waiting requests.
-		return false
-	}
-	if old != nil && !busy {
-		if !due {
-			return false
-		}
-		select {
-		case s.ask <- struct{}{}:
-		default: // somebody has asked already
-		}
+	landed, hope := s.join(old)
+	if !hope {
+		return s.set.Load() != old
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -295,6 +277,33 @@ func (s *keySource) again(old *keySet, wait time.Duration) bool {
 	case <-s.stop:
 	}
 	return false
+}
+
+// join returns what closes when the fetch under way, or one that it asks for, has
+// ended. hope is false when there is none to wait for.
+func (s *keySource) join(old *keySet) (landed chan struct{}, hope bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.set.Load() != old:
+		return nil, false // it is there
+	case s.busy:
+	case old == nil:
+		// The background fetches as fast as it should. Between two tries there
+		// is nothing to wait for, and an outage must not make a heap of waiting
+		// requests.
+		return s.landed, s.mistake == ""
+	case time.Since(s.last) < s.refetch:
+		return nil, false
+	default:
+		// From here on it counts as under way: nobody asks for a second one.
+		s.busy = true
+		select {
+		case s.ask <- struct{}{}:
+		default:
+		}
+	}
+	return s.landed, true
 }
 
 func (s *keySource) state(detail map[string]string) {
