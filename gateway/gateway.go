@@ -50,6 +50,7 @@ type Gateway struct {
 	number    uint64
 	logs      []*observe.AccessLog // every access log so far, for what they dropped
 	addresses []*auth.Addresses    // lists whose files are watched
+	ends      map[uint64]func()    // of what older requests may still use, by generation
 	audits    []*observe.AccessLog // every audit log so far
 }
 
@@ -210,7 +211,8 @@ func (g *Gateway) Commit(next *Generation) {
 		return
 	}
 	old.set.Retire(next.set)
-	old.auth.Retire(next.auth)
+	// Requests of the old generation may still be asking its providers.
+	g.afterRequests(func() { old.auth.Retire(next.auth) })
 	old.retireLimits(next)
 	old.retireAddresses(next)
 	if old.audit != next.audit {
@@ -222,6 +224,25 @@ func (g *Gateway) Commit(next *Generation) {
 			go g.logs[n].Close() // closed by its timer already, unless reloads are that frequent
 		}
 	}
+}
+
+// afterRequests runs end once the requests of the generation before have had their
+// time, or at Close. The caller holds g.mu.
+func (g *Gateway) afterRequests(end func()) {
+	if g.ends == nil {
+		g.ends = map[uint64]func(){}
+	}
+	number := g.number
+	g.ends[number] = end
+	time.AfterFunc(oldLogFor, func() {
+		g.mu.Lock()
+		due := g.ends[number]
+		delete(g.ends, number)
+		g.mu.Unlock()
+		if due != nil {
+			due()
+		}
+	})
 }
 
 // Discard gives back what a generation that is not put in use holds.
@@ -257,11 +278,15 @@ func (g *Gateway) Close() {
 		now.auth.Retire(nil)
 		now.retireLimits(nil)
 		now.retireAddresses(nil)
-		defer now.audit.Close() //nolint:errcheck // nobody is left to be told
 	}
 	g.mu.Lock()
-	logs := g.logs
+	logs := slices.Concat(g.logs, g.audits)
+	ends := g.ends
+	g.ends = nil
 	g.mu.Unlock()
+	for _, end := range ends {
+		end()
+	}
 	for _, l := range logs { // those too that wait for the end of older requests
 		_ = l.Close()
 	}

@@ -484,3 +484,29 @@ func waitFor(t *testing.T, done func() bool) {
 		}
 	}
 }
+
+// A reload that changes an authenticator does not cut short what requests of the
+// generation before are asking its provider.
+func TestReloadLetsProofsEnd(t *testing.T) {
+	asked, release := make(chan struct{}), make(chan struct{})
+	service := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(asked)
+		<-release
+	}))
+	defer service.Close()
+	text := func(timeout string) string {
+		return `
+auth: { sso: { forward_auth: { url: "` + service.URL + `", timeout: ` + timeout + ` } } }
+routes: [{ name: sso, match: /*, auth: sso, respond: x }]
+`
+	}
+	e := startEdge(t, text("19s"))
+	got := make(chan int)
+	go func() { got <- e.get("/").StatusCode }()
+	<-asked
+	e.apply(text("18s"))
+	close(release)
+	if status := <-got; status != 200 {
+		t.Errorf("a request that was being proven: %d, want 200", status)
+	}
+}
