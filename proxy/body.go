@@ -178,6 +178,21 @@ func (x *exchange) pieceOf(w *window) ([]byte, error) {
 	return piece, nil
 }
 
+// takeBody reads the whole body into memory.
+func (x *exchange) takeBody(most int) ([]byte, fault.Kind) {
+	body, whole := x.whole()
+	for !whole {
+		piece, err := x.readBody(x.snapshot.Settings.BodyTimeout)
+		if body = append(body, piece...); len(body) > most {
+			return nil, fault.BodyTooLarge
+		}
+		if whole = x.body.done; err != nil && !whole {
+			return nil, faultOfBody(err)
+		}
+	}
+	return body, fault.None
+}
+
 // faultOfBody is the fault of a body that could not be read.
 func faultOfBody(err error) fault.Kind {
 	var bad *wire.Malformed

@@ -1,16 +1,19 @@
 // Package proxy is the life of a request: one connection after another is
 // read (client.go), and every request goes down one function (serve.go) that
-// reads like a table of contents: begin, match, admit, answer, recover,
-// finish. docs/request.md draws the same stages under the same names.
+// reads like a table of contents: begin, match, admit, limits, preflight,
+// identify, answer, recover, finish. docs/request.md draws the same stages under
+// the same names.
 //
 // An Engine serves connections; what it does with a request is said by the
 // Snapshot that is current when the request begins, and by it alone to the
 // request's end. Routes are found by table.go, the target is spoken to by
 // forward.go, bodies run through body.go, upgraded connections through
-// tunnel.go.
+// tunnel.go. Who calls is asked by identify.go, and what of a request is a
+// credential, which neither targets nor logs get to see, is in credential.go.
 //
 // What may block: reading from and writing to sockets, waiting for a
-// connection of the pool. A forwarded request whose body is small allocates
+// connection of the pool, for the provider of a credential that is not
+// remembered, for the Redis of a shared limit. A forwarded request whose body is small allocates
 // nothing; a body that is streamed costs a fixed buffer, whatever its size.
 package proxy
 
