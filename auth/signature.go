@@ -24,6 +24,7 @@ package auth
 import (
 	"crypto/sha256"
 	"hash/maphash"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -426,9 +427,7 @@ func (a *signature) covers(covered []component, head *wire.Request) string {
 // State tells how many keys are known and nonces remembered.
 func (a *signature) State() State {
 	s := State{Name: a.name, Kind: "signature", Detail: map[string]string{"keys": strconv.Itoa(a.keys.len())}}
-	if err := a.keys.lastError(); err != "" {
-		s.Detail["file"] = err
-	}
+	a.keys.state(s.Detail)
 	if a.replay != nil {
 		s.Detail["nonces"] = strconv.Itoa(a.replay.len())
 	}
@@ -436,12 +435,13 @@ func (a *signature) State() State {
 }
 
 // Counts are key_unknown, signature_expired, signature_wrong, nonce_replayed,
-// nonce_no_room, key_file_loads and key_file_failed.
+// nonce_no_room, and those of the file.
 func (a *signature) Counts() map[string]uint64 {
-	return map[string]uint64{
+	m := map[string]uint64{
 		"key_unknown": a.counts.unknown.Load(), "signature_expired": a.counts.expired.Load(),
 		"signature_wrong": a.counts.wrong.Load(), "nonce_replayed": a.counts.replayed.Load(),
-		"nonce_no_room":  a.counts.full.Load(),
-		"key_file_loads": a.keys.loads.Load(), "key_file_failed": a.keys.failed.Load(),
+		"nonce_no_room": a.counts.full.Load(),
 	}
+	maps.Copy(m, a.keys.counts())
+	return m
 }

@@ -28,20 +28,16 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 	"github.com/rs/zerolog"
 
-	"sluice/observe"
 	"sluice/setting"
 )
 
@@ -64,7 +60,6 @@ const (
 	leastSigningSecret   = 32 // bytes of an HMAC secret: as many as its hash has (RFC 2104 3)
 	leastSigningRSA      = 2048
 	mostSigningRSA       = 8192
-	signingKeyFilePoll   = 2 * time.Second
 )
 
 // signingKey is one caller's key.
@@ -407,93 +402,26 @@ func keyValue(n ast.Node) (any, bool) {
 	return keyText(n)
 }
 
-// signingKeyFile holds the keys of a file and reads it again when it changes.
+// signingKeyFile holds the keys of a file, which is watched.
 type signingKeyFile struct {
-	name, path string
-	log        zerolog.Logger
-	keys       atomic.Pointer[map[string]*signingKey]
-	seen       os.FileInfo // of the watching goroutine, or before it runs
-	mistake    atomic.Pointer[string]
-	ended      chan struct{}
-	once       sync.Once
-
-	loads, failed observe.Counter
+	*watchedFile
+	keys atomic.Pointer[map[string]*signingKey]
 }
 
 // openSigningKeys reads the file for the first time.
-func openSigningKeys(name, path string, log zerolog.Logger) (*signingKeyFile, error) {
-	f := &signingKeyFile{name: name, path: path, log: log, ended: make(chan struct{})}
-	return f, f.load()
-}
-
-// load reads the file and puts its keys in use, or says what is wrong and
-// leaves things as they are.
-func (f *signingKeyFile) load() error {
-	// Looked at before it is read: what is written in between shows next time.
-	seen, err := os.Stat(f.path)
-	if err == nil {
-		var text []byte
-		if text, err = readAtMost(f.path, mostSigningKeyFile); err == nil {
-			var keys map[string]*signingKey
-			if keys, err = parseSigningKeys(f.name, text); err == nil {
-				f.keys.Store(&keys)
-			} else {
-				err = fmt.Errorf("%s:%w", f.path, err)
-			}
+func openSigningKeys(name, path string, log zerolog.Logger) (f *signingKeyFile, err error) {
+	f = &signingKeyFile{}
+	f.watchedFile, err = openWatched(path, name, mostSigningKeyFile, log, func(text []byte) error {
+		keys, err := parseSigningKeys(name, text)
+		if err != nil {
+			return fmt.Errorf("%s:%w", path, err)
 		}
-	}
-	f.seen = seen
-	if err != nil {
-		f.failed.Inc()
-		text := err.Error()
-		f.mistake.Store(&text)
-		return err
-	}
-	f.loads.Inc()
-	f.mistake.Store(nil)
-	return nil
+		f.keys.Store(&keys)
+		return nil
+	})
+	return f, err
 }
-
-// look loads the file again if it is another one than the last time.
-func (f *signingKeyFile) look() {
-	now, err := os.Stat(f.path)
-	switch {
-	case err != nil && f.seen == nil:
-		return // still gone
-	case err == nil && f.seen != nil && os.SameFile(now, f.seen) && now.ModTime().Equal(f.seen.ModTime()) && now.Size() == f.seen.Size():
-		return
-	}
-	if err := f.load(); err != nil {
-		f.log.Error().Err(err).Msg("key file not loaded, the keys stay as they were")
-		return
-	}
-	f.log.Info().Str("file", f.path).Int("keys", f.len()).Msg("key file loaded")
-}
-
-func (f *signingKeyFile) start() {
-	go func() {
-		tick := time.NewTicker(signingKeyFilePoll)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				f.look()
-			case <-f.ended:
-				return
-			}
-		}
-	}()
-}
-
-func (f *signingKeyFile) stop() { f.once.Do(func() { close(f.ended) }) }
 
 func (f *signingKeyFile) find(id string) *signingKey { return (*f.keys.Load())[id] }
 
 func (f *signingKeyFile) len() int { return len(*f.keys.Load()) }
-
-func (f *signingKeyFile) lastError() string {
-	if s := f.mistake.Load(); s != nil {
-		return *s
-	}
-	return ""
-}

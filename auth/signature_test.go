@@ -793,28 +793,28 @@ func TestSigningKeyFileReload(t *testing.T) {
 		if err := os.Rename(path+".new", path); err != nil {
 			t.Fatal(err)
 		}
-		a.keys.look()
+		a.keys.look(true)
 	}
 	write("- nonsense")
 	f(Identified, "") // the last good keys stay
-	if a.Counts()["key_file_failed"] != 1 || !strings.Contains(a.State().Detail["file"], "1:3: expected a key") {
+	if a.Counts()["file_refused"] != 1 || !strings.Contains(a.State().Detail["mistakes"], "1:3: expected a key") {
 		t.Errorf("%v %v", a.Counts(), a.State())
 	}
-	a.keys.look()
-	if a.Counts()["key_file_failed"] != 1 {
+	a.keys.look(true)
+	if a.Counts()["file_refused"] != 1 {
 		t.Error("a file that has not changed was read again")
 	}
 	write(strings.Replace(signerKeys(), "id: hmac", "id: other", 1))
 	f(Refused, sigUnknownKey)
-	if a.State().Detail["file"] != "" {
+	if a.State().Detail["mistakes"] != "" {
 		t.Errorf("%v", a.State())
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	a.keys.look()
-	a.keys.look()
-	if a.Counts()["key_file_failed"] != 2 {
+	a.keys.look(true)
+	a.keys.look(true)
+	if a.Counts()["file_refused"] != 2 {
 		t.Errorf("%v", a.Counts())
 	}
 	write(signerKeys())

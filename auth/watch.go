@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -30,6 +31,7 @@ type watchedFile struct {
 	use   func(text []byte) error // puts text in use, or returns what is wrong with it
 	stamp fileStamp               // of what was looked at last
 	done  chan struct{}
+	once  sync.Once
 
 	reloaded observe.Counter
 	refused  observe.Counter
@@ -69,7 +71,7 @@ func openWatched(path, name string, most int64, log zerolog.Logger, use func([]b
 }
 
 func (w *watchedFile) start() { go w.run() }
-func (w *watchedFile) stop()  { close(w.done) }
+func (w *watchedFile) stop()  { w.once.Do(func() { close(w.done) }) }
 
 func (w *watchedFile) run() {
 	var events chan fsnotify.Event
