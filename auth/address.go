@@ -4,20 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 
 	"github.com/gaissmai/bart"
-	"github.com/rs/zerolog"
 
-	"sluice/observe"
 	"sluice/setting"
 )
 
@@ -28,18 +22,11 @@ import (
 // goroutines.
 type Addresses struct {
 	config AddressConfig
-	log    zerolog.Logger
 	lists  atomic.Pointer[addressLists]
 
-	files   []*addressFile // what the watch follows
-	every   time.Duration
-	start   sync.Once
-	stop    sync.Once
-	quit    chan struct{}
-	stopped chan struct{} // closed when the watch has ended
-	looked  func()        // after each look, for tests
-
-	reloaded, failed observe.Counter
+	start sync.Once
+	mu    sync.Mutex     // guards the lists of files, each of which is watched for itself
+	files []*addressFile // fixed once it is made
 }
 
 // AddressConfig is the written form of Addresses.
@@ -56,7 +43,6 @@ const (
 	longestLine         = 1024     // bytes of a line
 	mostAddressMistakes = 10       // of a file, that are told
 	mostInline          = 4096     // entries of a list in the configuration
-	addressPolling      = time.Second
 )
 
 // addressLists are the lists of one moment. They never change.
@@ -98,19 +84,19 @@ func NewAddresses(c *AddressConfig, old *Addresses, env Env) (*Addresses, error)
 	}
 	a := &Addresses{
 		config: AddressConfig{Allow: slices.Clone(c.Allow), Deny: slices.Clone(c.Deny), AllowFile: c.AllowFile, DenyFile: c.DenyFile},
-		log:    env.Log, every: addressPolling,
-		quit: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	for _, f := range []*addressFile{{key: "allow_file", path: c.AllowFile}, {key: "deny_file", path: c.DenyFile}} {
 		if f.path == "" {
 			continue
 		}
-		f.seen = look(f.path)
-		list, err := readAddresses(f.path)
+		var err error
+		f.watchedFile, err = openWatched(f.path, "ip."+f.key, longestList, env.Log, func(text []byte) error { return a.read(f, text) })
 		if err != nil {
+			if !strings.HasPrefix(err.Error(), f.path) {
+				err = fmt.Errorf("%s: %w", f.path, err)
+			}
 			return nil, &FieldError{Key: f.key, Err: err}
 		}
-		f.list, f.read = list, f.seen
 		a.files = append(a.files, f)
 	}
 	lists, err := a.build()
@@ -119,6 +105,26 @@ func NewAddresses(c *AddressConfig, old *Addresses, env Env) (*Addresses, error)
 	}
 	a.lists.Store(lists)
 	return a, nil
+}
+
+// read puts the entries of a file in use.
+func (a *Addresses) read(f *addressFile, text []byte) error {
+	list, err := parseAddresses(text)
+	if err != nil {
+		return fmt.Errorf("%s:%w", f.path, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f.list = list
+	if a.lists.Load() == nil {
+		return nil // the first reading: all is built at its end
+	}
+	lists, err := a.build()
+	if err != nil {
+		return err
+	}
+	a.lists.Store(lists)
+	return nil
 }
 
 // build makes lists of the configuration and of what was read of the files.
@@ -173,133 +179,41 @@ type AddressStats struct {
 // Stats returns the numbers of this moment.
 func (a *Addresses) Stats() AddressStats {
 	l := a.lists.Load()
-	return AddressStats{Allow: l.allow.Size(), Deny: l.deny.Size(), Reloaded: a.reloaded.Load(), Failed: a.failed.Load()}
+	s := AddressStats{Allow: l.allow.Size(), Deny: l.deny.Size()}
+	for _, f := range a.files {
+		s.Reloaded += f.reloaded.Load()
+		s.Failed += f.refused.Load()
+	}
+	return s
 }
 
-// Start begins to follow the files, if there are any. Only the first call counts.
+// Start begins to watch the files, if there are any. Only the first call counts.
 func (a *Addresses) Start() {
-	if a == nil || len(a.files) == 0 {
+	if a == nil {
 		return
 	}
-	a.start.Do(func() { go a.watch() })
+	a.start.Do(func() {
+		for _, f := range a.files {
+			f.watchedFile.start()
+		}
+	})
 }
 
 // Stop ends what Start began. It does not wait.
 func (a *Addresses) Stop() {
-	if a != nil {
-		a.stop.Do(func() { close(a.quit) })
+	if a == nil {
+		return
 	}
-}
-
-// watch looks at the files once in a while. A look is one system call a file,
-// sees through symbolic links as the system does, and works on file systems
-// that tell of no change.
-func (a *Addresses) watch() {
-	defer close(a.stopped)
-	tick := time.NewTicker(a.every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-a.quit:
-			return
-		case <-tick.C:
-			a.refresh()
-			if a.looked != nil {
-				a.looked()
-			}
-		}
-	}
-}
-
-// refresh reads the files that have changed and come to rest. Only watch may
-// call it.
-func (a *Addresses) refresh() {
-	var changed []*addressFile
 	for _, f := range a.files {
-		now := look(f.path)
-		if now == f.read || now != f.seen {
-			// Unchanged, or maybe still being written: it rests when two looks
-			// in a row see the same.
-			f.seen = now
-			continue
-		}
-		f.read = now
-		list, err := readAddresses(f.path)
-		if err != nil {
-			a.failed.Inc()
-			a.log.Error().Err(err).Msg("address list not reloaded, the one before stays in use")
-			continue
-		}
-		f.list = list
-		changed = append(changed, f)
-	}
-	if len(changed) == 0 {
-		return
-	}
-	lists, err := a.build()
-	if err != nil { // what passed once passes again
-		a.log.Error().Err(err).Msg("address lists not rebuilt, those before stay in use")
-		return
-	}
-	a.lists.Store(lists)
-	for _, f := range changed {
-		a.reloaded.Inc()
-		a.log.Info().Str("file", f.path).Int("entries", len(f.list)).Msg("address list reloaded")
+		f.stop()
 	}
 }
 
 // addressFile is a file and what was read of it.
 type addressFile struct {
-	key, path  string
-	list       []netip.Prefix
-	seen, read glance // at the last look, at the last read
-}
-
-// glance is what tells whether a file is another than before. Its zero value is
-// a file that is not there.
-type glance struct {
-	device, inode uint64
-	size          int64
-	changed       int64 // nanoseconds
-}
-
-func look(path string) glance {
-	info, err := os.Stat(path)
-	if err != nil {
-		return glance{}
-	}
-	g := glance{size: info.Size(), changed: info.ModTime().UnixNano()}
-	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		g.device, g.inode = uint64(s.Dev), s.Ino
-	}
-	return g
-}
-
-// readAddresses reads a regular file within bounds. Anything else, which could
-// block for ever, is refused.
-func readAddresses(path string) ([]netip.Prefix, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: expected a regular file, got %s", path, info.Mode().Type())
-	}
-	content, err := io.ReadAll(io.LimitReader(f, longestList+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(content) > longestList {
-		return nil, fmt.Errorf("%s: expected a file of at most %d MiB", path, longestList>>20)
-	}
-	list, err := parseAddresses(content)
-	if err != nil {
-		return nil, fmt.Errorf("%s:%w", path, err)
-	}
-	return list, nil
+	*watchedFile
+	key, path string
+	list      []netip.Prefix
 }
 
 // parseAddresses reads an address or range a line. # or ; and what follows is a

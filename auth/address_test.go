@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
@@ -116,8 +115,12 @@ func TestAddressMistakes(t *testing.T) {
 	}
 }
 
-// look two times, as the watch does for a file that rests.
-func (a *Addresses) looks() { a.refresh(); a.refresh() }
+// looks has the watch look at each file, and not wait for it to rest.
+func (a *Addresses) looks() {
+	for _, f := range a.files {
+		f.look(true)
+	}
+}
 
 func TestAddressReload(t *testing.T) {
 	dir := t.TempDir()
@@ -152,7 +155,7 @@ func TestAddressReload(t *testing.T) {
 	}
 	f("10.0.0.1", 0, 0)
 	write(path, "10.0.0.22 # longer, still being written")
-	a.refresh() // a file that moves is left alone
+	a.files[0].look(false) // a file that moves is left alone
 	write(path, "10.0.0.2")
 	f("10.0.0.2", 1, 0)
 	write(path, "10.0.0.3\nx")
@@ -168,7 +171,7 @@ func TestAddressReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	f("10.0.0.3", 2, 2)
-	for _, want := range []string{"address list reloaded", `:2: expected an address`, "no such file", link} {
+	for _, want := range []string{"in use", `:2: expected an address`, "no such file", link} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("expected %q in the log, got %s", want, log.String())
 		}
@@ -193,27 +196,17 @@ func TestAddressWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	looked := make(chan struct{})
-	a.every, a.looked = time.Millisecond, func() {
-		select {
-		case looked <- struct{}{}:
-		case <-a.quit:
-		}
-	}
 	a.Start()
 	a.Start()
 	if err := os.WriteFile(path, []byte("10.0.0.2/32\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for range 3 { // one that was on its way, and two that see the same
-		<-looked
-	}
-	if !a.Allows(netip.MustParseAddr("10.0.0.2")) || a.Allows(netip.MustParseAddr("10.0.0.1")) {
+	await(t, func() bool { return a.Allows(netip.MustParseAddr("10.0.0.2")) })
+	if a.Allows(netip.MustParseAddr("10.0.0.1")) {
 		t.Error("expected the new list")
 	}
 	a.Stop()
 	a.Stop()
-	<-a.stopped
 }
 
 // Lists and a plain walk over the entries say the same.

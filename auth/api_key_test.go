@@ -240,7 +240,7 @@ func TestAPIKeyReload(t *testing.T) {
 			t.Errorf("expected %d, got %+v", want, res)
 		}
 	}
-	const inUse, refused = "credentials file in use", "credentials file refused, what was read last stays"
+	const inUse, refused = "file in use", "file refused, what was read last stays"
 	f(one, Identified)
 	f(two, Refused)
 
@@ -318,7 +318,7 @@ func TestAPIKeyReloadLink(t *testing.T) {
 	if err := os.Rename(filepath.Join(dir, "next"), filepath.Join(dir, "..data")); err != nil {
 		t.Fatal(err)
 	}
-	log.wait(t, "credentials file in use")
+	log.wait(t, "file in use")
 	if res := a.Recall(requestOf(t, "/", "X-API-Key: "+two)); res.Outcome != Identified {
 		t.Errorf("got %+v", res)
 	}
@@ -337,7 +337,7 @@ func TestAPIKeyChangedBeforeStart(t *testing.T) {
 		write(t, path, keyLines("two", two, ", metadata: { longer: yes }"))
 		return a, err
 	})
-	log.wait(t, "credentials file in use")
+	log.wait(t, "file in use")
 	if res := a.Recall(requestOf(t, "/", "X-API-Key: "+two)); res.Outcome != Identified {
 		t.Errorf("got %+v", res)
 	}

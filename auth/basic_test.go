@@ -158,7 +158,7 @@ func TestBasicReload(t *testing.T) {
 			t.Errorf("Verify: expected %d, got %+v", verify, res)
 		}
 	}
-	const inUse = "credentials file in use"
+	const inUse = "file in use"
 	f(asAlice, Unknown, Identified)
 	f(asBob, Unknown, Identified)
 	f(asAlice, Identified, Identified)
@@ -173,7 +173,7 @@ func TestBasicReload(t *testing.T) {
 	f(asBob, Identified, Identified)
 
 	write(t, path, alice+"bob:plain\n")
-	log.wait(t, "credentials file refused")
+	log.wait(t, "file refused")
 	f(asAlice, Unknown, Refused)
 	f(asBob, Identified, Identified)
 

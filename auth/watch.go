@@ -195,13 +195,13 @@ func (w *watchedFile) look(overdue bool) bool {
 		why := reasonOf(err).Error()
 		w.mistake.Store(&why)
 		w.refused.Inc()
-		w.log.Error().Str("auth", w.name).Str("file", w.path).Str("mistakes", why).Msg("credentials file refused, what was read last stays")
+		w.log.Error().Str("auth", w.name).Str("file", w.path).Str("mistakes", why).Msg("file refused, what was read last stays")
 		return true
 	}
 	w.mistake.Store(nil)
 	w.reloaded.Inc()
 	w.loaded.Store(time.Now().Unix())
-	w.log.Info().Str("auth", w.name).Str("file", w.path).Msg("credentials file in use")
+	w.log.Info().Str("auth", w.name).Str("file", w.path).Msg("file in use")
 	return true
 }
 
