@@ -32,6 +32,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/observe"
+	"sluice/setting"
 )
 
 // Bounds of what a provider is asked and may answer.
@@ -355,7 +356,7 @@ func providerURL(text string, plain bool) (*url.URL, error) {
 // withoutUserinfo is text, or nothing of it when it may hold a password.
 func withoutUserinfo(text string) string {
 	if strings.Contains(text, "@") {
-		return "***"
+		return setting.Hidden
 	}
 	return text
 }

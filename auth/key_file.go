@@ -439,14 +439,17 @@ func entriesOf(n ast.Node) ([]ast.Node, bool) {
 
 const scopeWant = `a scope without blanks, quotes and backslashes (RFC 6749 3.3)`
 
-// isScope tells whether s is a scope-token of RFC 6749 3.3.
-func isScope(s string) bool {
+// isScope takes the scopes that a key may have.
+func isScope(s string) bool { return len(s) <= mostName && isScopeToken(s) }
+
+// isScopeToken is the grammar of RFC 6749 3.3.
+func isScopeToken(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c <= ' ' || c >= 0x7f || c == '"' || c == '\\' {
 			return false
 		}
 	}
-	return s != "" && len(s) <= mostName
+	return s != ""
 }
 
 func (r *keyReader) scopes(n ast.Node, path string) (scopes []string) {

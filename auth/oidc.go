@@ -71,6 +71,7 @@ const (
 	leastSecret    = 32 // characters
 	mostCookie     = 64 // bytes of a cookie's name
 	mostOIDCScopes = 32
+	mostOIDCScope  = 256 // bytes
 	mostOwnPath    = 256
 	mostSetting    = 2048 // bytes of a URL or a client's name
 	loginLifetime  = 10 * time.Minute
@@ -81,7 +82,7 @@ var defaultScopes = []string{"openid", "profile", "email"}
 // Validate reports what the tags cannot say.
 func (c *OIDCConfig) Validate(p *setting.Problems) {
 	if err := checkProviderURL(c.Issuer); err != "" {
-		p.Add("issuer", "%s, got %q", err, withoutUser(c.Issuer))
+		p.Add("issuer", "%s, got %q", err, withoutUserinfo(c.Issuer))
 	}
 	if c.ClientID == "" || len(c.ClientID) > mostSetting {
 		p.Add("client_id", "expected the name that the provider gave the gateway, of at most %d bytes", mostSetting)
@@ -90,7 +91,7 @@ func (c *OIDCConfig) Validate(p *setting.Problems) {
 		p.Add("scopes", "expected at most %d, got %d", mostOIDCScopes, len(c.Scopes))
 	}
 	for i, scope := range c.Scopes {
-		if !isScopeToken(scope) {
+		if len(scope) > mostOIDCScope || !isScopeToken(scope) {
 			p.Add(fmt.Sprintf("scopes[%d]", i), "expected one scope, without spaces, quotes and backslashes, got %q", scope)
 		}
 	}
@@ -111,15 +112,15 @@ func (c *OIDCConfig) Validate(p *setting.Problems) {
 		paths[own.path] = own.key
 	}
 	if c.AfterLogout != "" && !isLocalTarget(c.AfterLogout) && checkPageURL(c.AfterLogout) != "" {
-		p.Add("after_logout", "expected a path or an http(s) URL, got %q", withoutUser(c.AfterLogout))
+		p.Add("after_logout", "expected a path or an http(s) URL, got %q", withoutUserinfo(c.AfterLogout))
 	}
 	if c.PostLogout != "" && checkPageURL(c.PostLogout) != "" {
-		p.Add("post_logout", "expected an http(s) URL, as it is registered at the provider, got %q", withoutUser(c.PostLogout))
+		p.Add("post_logout", "expected an http(s) URL, as it is registered at the provider, got %q", withoutUserinfo(c.PostLogout))
 	}
 	if c.RedirectBase != "" {
 		u, err := url.Parse(c.RedirectBase)
 		if err != nil || checkPageURL(c.RedirectBase) != "" || u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
-			p.Add("redirect_base", "expected a scheme and a host alone, such as https://app.example.com, got %q", withoutUser(c.RedirectBase))
+			p.Add("redirect_base", "expected a scheme and a host alone, such as https://app.example.com, got %q", withoutUserinfo(c.RedirectBase))
 		}
 	}
 	if len(c.Secret) > mostSecrets {
@@ -503,16 +504,6 @@ func isCookieDomain(s string) bool {
 	return len(labels) > 1 && len(s) <= 253
 }
 
-// isScopeToken is the grammar of RFC 6749 3.3.
-func isScopeToken(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c <= ' ' || c >= 0x7f || c == '"' || c == '\\' {
-			return false
-		}
-	}
-	return s != "" && len(s) <= 256
-}
-
 // isOwnPath takes paths that are their own normal form.
 func isOwnPath(s string) bool {
 	if len(s) < 2 || len(s) > mostOwnPath || s[0] != '/' {
@@ -556,12 +547,4 @@ func checkPageURL(s string) string {
 
 func isLoopbackHost(host string) bool {
 	return host == "localhost" || host == "127.0.0.1" || host == "::1"
-}
-
-// withoutUser leaves out what may be a password.
-func withoutUser(s string) string {
-	if strings.Contains(s, "@") {
-		return setting.Hidden
-	}
-	return s
 }
