@@ -53,6 +53,7 @@ const (
 	ByPrecondition // If-Match or If-Unmodified-Since: the origin's to decide
 	ByQuery        // more parameters than are sorted or chosen from
 	ByUpgrade      // the request is to change the protocol
+	Unknown        // who calls has no name that could be keyed
 
 	// Why an entry is not used as it is.
 	Absent        // nothing is stored
@@ -78,18 +79,20 @@ const (
 	NoLife   // never fresh, and without a validator
 	TooLarge
 	Malformed // a Cache-Control that cannot be read
+	Events    // a stream of events, which is not the same for who comes later
+	StoodIn   // a fallback gave it
 	reasons
 )
 
 var reasonNames = [reasons]string{
 	OK: "ok", ByMethod: "method", ByBody: "request-body", ByHeader: "unkeyed-header", ByCondition: "bypass",
-	ByPrecondition: "precondition", ByQuery: "query-parameters", ByUpgrade: "upgrade",
+	ByPrecondition: "precondition", ByQuery: "query-parameters", ByUpgrade: "upgrade", Unknown: "no-subject",
 	Absent: "absent", Expired: "expired", NoCacheStored: "no-cache", NoCacheAsked: "request-no-cache",
 	TooOld: "request-max-age", NotFreshLong: "request-min-fresh", SoftPurged: "purged",
 	NoStoreAsked: "request-no-store", NoStore: "no-store", Private: "private", Authorized: "authorized",
 	CookieSent: "request-cookie", SetsCookie: "set-cookie", StatusNot: "status", Partial: "partial",
 	VaryStar: "vary-any", VaryOwn: "vary-own-field", VaryLong: "vary-too-long", NoLife: "no-freshness",
-	TooLarge: "too-large", Malformed: "malformed-cache-control",
+	TooLarge: "too-large", Malformed: "malformed-cache-control", Events: "event-stream", StoodIn: "fallback",
 }
 
 // String is the reason in a word: a token, for Cache-Status and for metrics.
@@ -98,6 +101,16 @@ func (r Reason) String() string {
 		return reasonNames[r]
 	}
 	return "unknown"
+}
+
+// OfAnswer tells whether r lies with the origin's answer, so that others who ask
+// for the same will not be given one that is kept either.
+func (r Reason) OfAnswer() bool {
+	switch r {
+	case NoStore, Private, SetsCookie, StatusNot, VaryStar, VaryOwn, VaryLong, NoLife, TooLarge, Malformed, Events:
+		return true
+	}
+	return false
 }
 
 // Reasons are all reasons in words, by their number.

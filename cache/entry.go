@@ -197,3 +197,25 @@ func appendLine(dst, name, value []byte) []byte {
 	dst = append(append(dst, name...), ": "...)
 	return append(append(dst, value...), "\r\n"...)
 }
+
+// At is e's age and what is left of its life at the time now.
+func (e *Entry) At(now int64) Verdict {
+	age := e.age(now)
+	return Verdict{Age: min(age/second, maxDelta), TTL: wholeSeconds(e.Life - age)}
+}
+
+// Shareable tells whether e may answer others than the request it was fetched
+// for without the origin being asked again: it was fresh when it came.
+func (e *Entry) Shareable() bool {
+	return !e.has(MarkValidate|MarkInvalid) && e.Life > e.Age
+}
+
+// NextLine cuts the first line off a stored head: the field's name, and the line
+// as it is sent. line is nil when there is none.
+func NextLine(head []byte) (name, line, rest []byte) {
+	name, _, rest = nextLine(head)
+	if rest == nil {
+		return nil, nil, nil
+	}
+	return name, head[:len(head)-len(rest)], rest
+}

@@ -120,7 +120,7 @@ func Decide(a *Ask, e *Entry, now int64) Verdict {
 	}
 	age := e.age(now)
 	left := e.Life - age
-	v := Verdict{Use: Fresh, Age: min(age/second, maxDelta), TTL: floorSeconds(left)}
+	v := Verdict{Use: Fresh, Age: min(age/second, maxDelta), TTL: wholeSeconds(left)}
 	ask := &a.Control
 	if !a.directives {
 		ask = &silent
@@ -199,11 +199,13 @@ func StaleOnError(a *Ask, e *Entry, now int64, status int) bool {
 	return !e.has(MarkNoStale) && a.directives && a.Control.SIE > 0 && over <= a.Control.SIE*second
 }
 
-func floorSeconds(n int64) int64 {
+// wholeSeconds is n in seconds, to the nearest one. What is stale is at least one
+// second so.
+func wholeSeconds(n int64) int64 {
 	if n < 0 {
 		return -((-n + second - 1) / second)
 	}
-	return n / second
+	return (n + second/2) / second
 }
 
 // AppendAge writes the Age field line that every answer from the cache has

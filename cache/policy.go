@@ -36,6 +36,8 @@ type Policy struct {
 	key        KeyConfig
 	personal   bool // cookies are of account: they reach the target and are not keyed
 	headers    [][]byte
+	tags       []string // fields with surrogate keys, lower case
+	showTags   bool
 	written    []string // request fields that the gateway writes or removes, lower case
 }
 
@@ -73,7 +75,10 @@ func NewPolicy(c *RouteConfig, shared *Config, place Place) *Policy {
 		maxObject: int64(shared.MaxObject), ttl: int64(c.TTL), negative: int64(c.Negative), fallback: c.Mode == "fallback",
 		swr: int64(c.SWR), sie: int64(c.SIE), heuristic: c.Heuristic, maxGuess: int64(c.MaxGuess),
 		directives: c.Directives, normalise: c.Normalise, strip: c.SetCookie == "strip",
-		statuses: slices.Clone(c.Statuses), key: c.Key,
+		statuses: slices.Clone(c.Statuses), key: c.Key, showTags: shared.ForwardTags,
+	}
+	for _, name := range shared.Tags {
+		p.tags = append(p.tags, strings.ToLower(name))
 	}
 	if c.Status {
 		p.Name = shared.Name
@@ -124,6 +129,23 @@ func NewPolicy(c *RouteConfig, shared *Config, place Place) *Policy {
 	}
 	p.scope = h.Sum64()
 	return p
+}
+
+// ByIdentity tells whether the caller's identity is part of the key.
+func (p *Policy) ByIdentity() bool { return p.share == shareIdentity }
+
+// Common tells whether an answer to a may be for all who have its key, before
+// the origin has said so: those who ask for the same may wait for each other.
+func (p *Policy) Common(a *Ask) bool {
+	switch p.share {
+	case shareAll:
+		return true
+	case shareIdentity:
+		if a.Identified {
+			return true
+		}
+	}
+	return !a.authorized && !a.Identified && !a.cookies
 }
 
 // unkeyed are request fields that frameworks let change what is asked for: the

@@ -29,7 +29,7 @@ func FwdOf(why Reason, variants bool) Fwd {
 	switch why {
 	case ByMethod:
 		return FwdMethod
-	case ByBody, ByHeader, ByCondition, ByPrecondition, ByQuery, ByUpgrade:
+	case ByBody, ByHeader, ByCondition, ByPrecondition, ByQuery, ByUpgrade, Unknown:
 		return FwdBypass
 	case NoCacheAsked, TooOld, NotFreshLong:
 		return FwdRequest

@@ -21,6 +21,7 @@ type reply struct {
 	etag      []byte
 	etags     int
 	setCookie bool
+	events    bool // a text/event-stream
 	length    int64
 }
 
@@ -37,6 +38,8 @@ func (p *Policy) readReply(r *reply, fields []wire.Field, now int64) {
 			r.control.add(f.Value)
 		case wire.SetCookie:
 			r.setCookie = true
+		case wire.ContentType:
+			r.events = len(f.Value) >= len(eventStream) && foldEqual(f.Value[:len(eventStream)], eventStream)
 		case wire.ContentLength:
 			if n, ok := parseDelta(f.Value); ok {
 				r.length = n
@@ -83,6 +86,8 @@ func (p *Policy) readReply(r *reply, fields []wire.Field, now int64) {
 	r.age = max(r.age, 0)
 	p.readTargets(r, fields)
 }
+
+const eventStream = "text/event-stream"
 
 func readDate(b []byte, now int64) int64 {
 	if t, ok := parseDate(b, now); ok {
@@ -175,6 +180,8 @@ func (p *Policy) admit(e *Entry, a *Ask, r *reply, status int, fields []wire.Fie
 		return StatusNot
 	case c.has(FlagMalformed):
 		return Malformed
+	case r.events:
+		return Events
 	case c.has(FlagMustUnderstand) && !known(status):
 		return StatusNot
 	case c.has(FlagNoStore) && !c.has(FlagMustUnderstand):

@@ -18,6 +18,7 @@ package config
 
 import (
 	"sluice/auth"
+	"sluice/cache"
 	"sluice/limiter"
 	"sluice/observe"
 	"sluice/pool"
@@ -42,6 +43,7 @@ type Config struct {
 	Failures  Failures                  `yaml:"auth_failures" doc:"How callers are slowed whose credentials keep being refused. Short form: the rate."`
 	Redis     map[string]redis.Config   `yaml:"redis" doc:"Redis or Valkey servers by name, for what several gateways share. Short form: the address."`
 	Limits    map[string]limiter.Config `yaml:"limits" doc:"Rate limits by name, for routes to use. Short form: the rate."`
+	Cache     cache.Config              `yaml:"cache" doc:"The memory that answers of routes with cache are kept in. Short form: its size."`
 	Upstreams map[string]pool.Config    `yaml:"upstreams" doc:"Groups of servers by name. Short form: the URL of the only target."`
 	Routes    []Route                   `yaml:"routes" doc:"Which request goes where. The most specific match wins, see docs/routing.md."`
 
@@ -156,6 +158,7 @@ type Route struct {
 	CORS     *auth.CORSConfig     `yaml:"cors" doc:"Which pages of other origins may call from a browser. Short form: one origin."`
 	Auth     *RouteAuth           `yaml:"auth" doc:"Who may call: authenticators of which one must prove the caller. Short form: one name, or a list."`
 	Require  *auth.RequireConfig  `yaml:"require" doc:"What a proven caller must be besides."`
+	Cache    *cache.RouteConfig   `yaml:"cache" doc:"Answer from memory (RFC 9111), see docs/cache.md. Short form: its ttl, or on for what the origin says."`
 	MaxBody  *setting.Size        `yaml:"max_body" doc:"Bytes of a request's body, instead of server.max_body. 0 is without bound."`
 	Budget   setting.Duration     `yaml:"budget" doc:"The time that everything for a request must fit in: waiting, connecting, every try and pause, the answer. 0 is without bound."`
 	Rate     List                 `yaml:"limit" doc:"The rate limits that its requests must pass, all of them. Short form: one name."`

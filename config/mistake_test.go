@@ -62,7 +62,7 @@ f:2:1: lisen: unknown key; did you mean "listen"?
 f:4:37: upstreams.users.balanse: unknown key; did you mean "balance"?
 f:4:63: upstreams.users.balance: expected one of round_robin, random, least_request, peak_ewma, hash, got "rr"
 f:7:5: routes[0].upsteam: unknown key; did you mean "upstream"?
-f:8:5: routes[0].timeoot: unknown key; expected one of name, match, upstream, split, redirect, respond, rewrite, mirror, request, response, path_form, upgrade, ip, cors, auth, require, max_body, budget, limit, retry, hedge, fallback, priority, concurrency, response_timeout
+f:8:5: routes[0].timeoot: unknown key; expected one of name, match, upstream, split, redirect, respond, rewrite, mirror, request, response, path_form, upgrade, ip, cors, auth, require, cache, max_body, budget, limit, retry, hedge, fallback, priority, concurrency, response_timeout
 f:9:20: routes[0].match.path: expected a text, got a list
 f:9:25: routes[0].match.hots: unknown key; did you mean "host"?
 f:10:5: routes[1]: expected a mapping of keys, got a number
@@ -98,7 +98,7 @@ f:2:39: server: expected each key once, got it also in line 2
 	broken(t, `rotues: []`, `f:1:1: rotues: unknown key; did you mean "routes"?`)
 	broken(t, "? [a]\n: b\n", `f:2:1: found an invalid key for this map`)
 	broken(t, rest+"~: 1}", "f:1:66: expected a plain key")
-	broken(t, rest+`"a b": 1}`, `f:1:66: "a b": unknown key; expected one of listen, admin, log, server, forwarded, reload, shutdown, defaults, auth, auth_failures, redis, limits, upstreams, routes`)
+	broken(t, rest+`"a b": 1}`, `f:1:66: "a b": unknown key; expected one of listen, admin, log, server, forwarded, reload, shutdown, defaults, auth, auth_failures, redis, limits, cache, upstreams, routes`)
 }
 
 func TestMistakesOfSyntax(t *testing.T) {
@@ -279,7 +279,7 @@ f:28:46: routes[7].redirect.status: expected one of 301, 302, 303, 307, 308, got
 `)
 	broken(t, rest+`
 x: 1 }
-`, `f:2:1: x: unknown key; expected one of listen, admin, log, server, forwarded, reload, shutdown, defaults, auth, auth_failures, redis, limits, upstreams, routes`)
+`, `f:2:1: x: unknown key; expected one of listen, admin, log, server, forwarded, reload, shutdown, defaults, auth, auth_failures, redis, limits, cache, upstreams, routes`)
 }
 
 func TestMistakesOfMatches(t *testing.T) {

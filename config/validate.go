@@ -242,10 +242,27 @@ func (c *Config) validateRoute(p *setting.Problems, r *Route) {
 		r.Rewrite.validate(p.At("rewrite"), params)
 	}
 	c.validateRouteAuth(p, r)
+	c.validateCache(p, r)
 	c.validateLimit(p, r)
 	c.validateResilience(p, r)
 	r.Request.Headers.validate(p.At("request.headers"), params)
 	r.Response.Headers.validate(p.At("response.headers"), params)
+}
+
+// validateCache reports what a route's cache asks for and the route has not.
+func (c *Config) validateCache(p *setting.Problems, r *Route) {
+	if r.Cache == nil {
+		return
+	}
+	if r.Upstream == "" && r.Split == nil {
+		p.Add("cache", "expected upstream or split beside it: what the gateway itself answers is in memory already")
+	}
+	if r.Auth == nil && r.Cache.Share == "identity" {
+		p.Add("cache.share", "expected auth beside identity: nobody is asked who calls")
+	}
+	if r.Auth == nil && len(r.Cache.Key.Claims) > 0 {
+		p.Add("cache.key.claims", "expected auth beside it: nobody is asked who calls")
+	}
 }
 
 // validateAnswer checks that the route answers in exactly one way.

@@ -56,6 +56,7 @@ const (
 	AuthUnavailable    // who the caller is cannot be told now
 	AddressDenied      // the caller's address may not call
 	LimitUnavailable   // a limit that gateways share cannot be asked now
+	NotStored          // the client wants a stored answer only, and there is none
 
 	kinds
 )
@@ -102,6 +103,7 @@ var texts = [kinds]text{
 	TooManyFailures:    {"too-many-failures", 429, "Too many refused credentials"},
 	AuthUnavailable:    {"auth-unavailable", 503, "Credentials cannot be checked now"},
 	LimitUnavailable:   {"limit-unavailable", 503, "The caller's budget cannot be checked now"},
+	NotStored:          {"not-stored", 504, "No stored answer fits the request"},
 	AddressDenied:      {"address-denied", 403, "The caller's address may not call"},
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/auth"
+	"sluice/cache"
 	"sluice/config"
 	"sluice/limiter"
 	"sluice/observe"
@@ -69,6 +70,7 @@ type Generation struct {
 	auth     *auth.Set
 	failures *limiter.Limit
 	audit    *observe.AccessLog
+	cache    *cache.Cache
 }
 
 // New returns a gateway that serves nothing until the first Commit.
@@ -102,6 +104,7 @@ func (g *Gateway) Prepare(cfg *config.Config) (_ *Generation, err error) {
 	next.set = set
 	g.limits(cfg, next, p)
 	g.callers(cfg, next, p)
+	g.cached(cfg, next, p)
 	next.routes = append(g.routes(cfg, next, p), g.logins(next)...)
 	if len(p.List()) > 0 {
 		return nil, cfg.Err(p)
@@ -132,6 +135,7 @@ func (g *Gateway) Prepare(cfg *config.Config) (_ *Generation, err error) {
 		Access:   next.access,
 		Audit:    next.audit,
 		Unrouted: g.metrics.Route(observe.Unrouted),
+		Cache:    next.cache,
 	}
 	next.snapshot.Settings.Failures = next.failures
 	next.snapshot.Settings.Identity = identityHeaders(next.auth)
@@ -184,6 +188,7 @@ func (g *Gateway) Commit(next *Generation) {
 	next.auth.Start(oldAuth)
 	g.startLimits(next, old)
 	g.startAddresses(next)
+	g.startCache(next, old)
 	g.Engine.Publish(next.snapshot)
 	g.now = next
 	names := make([]string, 0, len(next.routes))
@@ -212,7 +217,10 @@ func (g *Gateway) Commit(next *Generation) {
 	}
 	old.set.Retire(next.set)
 	// Requests of the old generation may still be asking its providers.
-	g.afterRequests(func() { old.auth.Retire(next.auth) })
+	g.afterRequests(func() {
+		old.auth.Retire(next.auth)
+		old.retireCache(next)
+	})
 	old.retireLimits(next)
 	old.retireAddresses(next)
 	if old.audit != next.audit {
@@ -278,6 +286,7 @@ func (g *Gateway) Close() {
 		now.auth.Retire(nil)
 		now.retireLimits(nil)
 		now.retireAddresses(nil)
+		now.retireCache(nil)
 	}
 	g.mu.Lock()
 	logs := slices.Concat(g.logs, g.audits)
@@ -331,6 +340,7 @@ func (g *Gateway) routes(cfg *config.Config, next *Generation, p *setting.Proble
 			r.Limits = append(r.Limits, proxy.RateLimit{Limit: next.limits[name], Shared: next.shared[name]})
 		}
 		g.policy(r, c, next, p.At(fmt.Sprintf("routes[%d]", i)))
+		caches(r, c, cfg)
 		r.Usual = set.Times(c.Name)
 		g.resilience(r, c, set)
 		if m := c.Mirror; m != nil {

@@ -140,6 +140,7 @@ func (g *Gateway) collect(emit observe.Emit) {
 		}
 	}
 	now.collectShared(emit)
+	now.collectCache(emit)
 	for _, m := range now.auth.Members() {
 		collectCallers(emit, m)
 	}

@@ -46,6 +46,7 @@ import (
 //	target *            Target: address of the last one tried
 //	authenticator *     Authenticator that proved the caller
 //	user *              User: who the caller is
+//	cache *             Cache: what the cache did, as in sluice_cache_requests_total
 //	flag *              Flag: the kind of fault; none when all went well
 //	reason *            Reason: what went wrong in words, for people
 //	user_agent *        UserAgent
@@ -84,6 +85,7 @@ type Record struct {
 	Reused   bool
 	Flag     string
 	Reason   string
+	Cache    string
 
 	Authenticator string
 	User          string
@@ -466,6 +468,7 @@ func encode(e *zerolog.Event, r *Record) {
 		{`,"target":"`, r.Target, maxWord},
 		{`,"authenticator":"`, r.Authenticator, maxWord},
 		{`,"user":"`, r.User, maxWord},
+		{`,"cache":"`, r.Cache, maxWord},
 		{`,"flag":"`, r.Flag, maxWord},
 		{`,"reason":"`, r.Reason, maxWord},
 		{`,"user_agent":"`, borrow(r.UserAgent), maxUserAgent},

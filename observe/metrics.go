@@ -168,6 +168,10 @@ type RouteStats struct {
 	retries  Counter
 	hedges   Counter
 	fallback Counter
+	cached   [cacheResults]Counter
+	cacheOut Counter // bytes of bodies
+	hitAge   Histogram
+	renewed  [2]Counter // refreshes that stored nothing, and that did
 }
 
 var phaseNames = [...]string{"queue", "connect", "wait", "body"}
@@ -309,6 +313,7 @@ func (s *RouteStats) emit(emit Emit, route string, kinds []string) {
 	emit.Value(seriesExtra, float64(s.retries.Load()), route, "retry")
 	emit.Value(seriesExtra, float64(s.hedges.Load()), route, "hedge")
 	emit.Value(seriesFallbacks, float64(s.fallback.Load()), route)
+	s.emitCache(emit, route)
 	for i, phase := range phaseNames {
 		emit.Value(seriesPhases, float64(s.phases[i].Load())/1e9, route, phase)
 	}

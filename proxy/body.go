@@ -193,6 +193,32 @@ func (x *exchange) takeBody(most int) ([]byte, fault.Kind) {
 	return body, fault.None
 }
 
+// keepWhole reads the whole body, up to most bytes, before anything is forwarded,
+// and keeps it to be sent.
+func (x *exchange) keepWhole(most int) ([]byte, fault.Kind) {
+	if x.isWhole && !x.req.Chunked {
+		return x.kept, fault.None
+	}
+	if x.req.Expect && !x.body.done {
+		if err := x.client.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
+			return nil, clientFault(err)
+		}
+	}
+	body, f := x.takeBody(most)
+	if f != fault.None {
+		return nil, f
+	}
+	x.kept, x.isWhole = body, true
+	if x.req.Chunked {
+		framed := wire.AppendChunkSize(nil, len(body))
+		if framed = append(append(framed, body...), "\r\n0\r\n\r\n"...); len(body) == 0 {
+			framed = []byte("0\r\n\r\n")
+		}
+		x.kept = framed
+	}
+	return body, fault.None
+}
+
 // faultOfBody is the fault of a body that could not be read.
 func faultOfBody(err error) fault.Kind {
 	var bad *wire.Malformed

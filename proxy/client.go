@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/cache"
 	"sluice/fault"
 	"sluice/pool"
 	"sluice/wire"
@@ -35,9 +36,10 @@ type client struct {
 	refused  bool // the client may still be sending what was refused
 	first    [1]byte
 
-	partial atomic.Bool               // a request has begun to arrive
-	up      atomic.Pointer[pool.Conn] // what the request in flight waits on
-	gone    atomic.Bool               // the client hung up while it waited
+	partial atomic.Bool                // a request has begun to arrive
+	up      atomic.Pointer[pool.Conn]  // what the request in flight waits on
+	gone    atomic.Bool                // the client hung up while it waited
+	leads   atomic.Pointer[cache.Fill] // what the request in flight brings to others too
 }
 
 // verdict is what a look at the bytes read so far came to.
@@ -400,6 +402,30 @@ func (c *client) write(p []byte) error {
 	return err
 }
 
+// writeBoth sends a and b to the client, in one go where the socket takes it.
+func (c *client) writeBoth(a, b []byte) error {
+	if len(a) == 0 {
+		return c.write(b)
+	}
+	if c.session {
+		n, err := wire.WriteBothNow(c.fd, a, b)
+		if err != nil && err != wire.ErrWait {
+			return err
+		}
+		if n >= len(a) {
+			if b = b[n-len(a):]; len(b) == 0 {
+				return nil
+			}
+			return c.write(b)
+		}
+		a = a[n:]
+	}
+	if err := c.write(a); err != nil {
+		return err
+	}
+	return c.write(b)
+}
+
 // Expire is part of wire.Waiter: the time to send a request, or to send the
 // next one, is over.
 func (c *client) Expire() { c.Conn.Expire() }
@@ -417,6 +443,9 @@ func (c *client) Check(now int64) int64 {
 		return 0
 	}
 	at := up.Deadline()
+	if fill := c.leads.Load(); fill != nil && fill.Joined() > 0 {
+		return now + abortCheck // others wait for what this request brings
+	}
 	if c.HungUp() && c.up.Load() == up {
 		c.gone.Store(true)
 		up.Cancel(at)

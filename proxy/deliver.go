@@ -12,6 +12,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"sluice/auth"
+	"sluice/cache"
 	"sluice/fault"
 	"sluice/pool"
 	"sluice/wire"
@@ -40,10 +41,20 @@ func (x *exchange) deliver(conn *pool.Conn, p *pump) fault.Kind {
 		// still; what it sends then cannot be told from a new request.
 		x.close = true
 	}
-	f := x.relay(conn)
+	x.changes()
+	var f fault.Kind
+	taken := false
+	if x.cached.active && p == nil {
+		f, taken = x.keep(conn)
+	} else {
+		f = x.relay(conn)
+	}
 	x.client.up.Store(nil)
 	unused := p.finished()
 	bodyFault := p.end(conn)
+	if taken {
+		return x.goneOr(f)
+	}
 	if f == fault.None && unused && bodyFault == fault.None && !x.res.Close && conn.Settled() && conn.Disarm() {
 		conn.Release(x.client.shard, x.heard)
 	} else {
@@ -52,8 +63,13 @@ func (x *exchange) deliver(conn *pool.Conn, p *pump) fault.Kind {
 	if f != fault.None && bodyFault != fault.None {
 		f = bodyFault
 	}
+	return x.goneOr(f)
+}
+
+// goneOr is f, or that the client has left when that is why.
+func (x *exchange) goneOr(f fault.Kind) fault.Kind {
 	if f != fault.None && x.client.gone.Load() {
-		f = fault.ClientGone
+		return fault.ClientGone
 	}
 	return f
 }
@@ -258,7 +274,7 @@ func (x *exchange) responseHead(chunked bool) {
 			if f.Drop || !s.requestIDField && s.isRequestID(f) {
 				continue
 			}
-			if x.route.CORS != nil && auth.DropsFromAnswer(f.Name) {
+			if x.route.CORS != nil && auth.DropsFromAnswer(f.Name) || x.cached.told && x.route.Cache.OwnField(f.Name) {
 				continue
 			}
 		case wire.ContentLength:
@@ -317,6 +333,9 @@ func (x *exchange) appendOwn(out []byte, own int, chunked bool) []byte {
 	if x.standingIn != "" {
 		out = append(append(append(out, "Sluice-Fallback: "...), x.standingIn...), "\r\n"...)
 	}
+	if x.cached.told {
+		out = cache.AppendStatus(out, x.route.Cache.Name, x.cached.status)
+	}
 	if x.told != nil {
 		out = x.told.AppendHeaders(out, x.decision)
 	}
@@ -349,6 +368,10 @@ func (x *exchange) appendOwn(out []byte, own int, chunked bool) []byte {
 }
 
 func appendStatus(out []byte, status int, reason []byte) []byte {
+	return appendStatusText(out, status, str(reason))
+}
+
+func appendStatusText(out []byte, status int, reason string) []byte {
 	out = append(out, "HTTP/1.1 "...)
 	out = append(out, byte('0'+status/100), byte('0'+status/10%10), byte('0'+status%10), ' ')
 	return append(append(out, reason...), "\r\n"...)

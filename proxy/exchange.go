@@ -89,6 +89,8 @@ type exchange struct {
 	fallback   int    // which of the route's is next
 	standingIn string // which one answers
 
+	cached cached // what it has to do with the cache
+
 	upstream *pool.Upstream
 	target   *pool.Target
 	tries    int
@@ -133,6 +135,7 @@ func (x *exchange) clear() {
 	x.hedge, x.slow, x.held, x.reported, x.placed, x.fallback, x.standingIn = nil, nil, nil, false, false, 0, ""
 	x.why, x.told, x.shortened = "", nil, false
 	x.proof.Forget()
+	x.cached.clear()
 	if x.asked.Head != nil {
 		x.asked = auth.Request{}
 	}

@@ -30,6 +30,11 @@ func standsIn(f fault.Kind) bool {
 // fallbacks stand in for, and drops it then. An answer for which none of them
 // could is the client's, and so is one that came before the request's end.
 func (x *exchange) intercepts(conn *pool.Conn, p *pump) bool {
+	if x.staleFor(x.res.Status) && p.finished() {
+		p.end(conn)
+		x.settle(conn)
+		return true
+	}
 	if len(x.route.Fallbacks) == 0 || !listed(x.route.FallbackOn, x.res.Status) || !p.finished() {
 		return false
 	}

@@ -24,7 +24,7 @@ func (x *exchange) forward() fault.Kind {
 	}
 	u := x.upstream
 	now := x.start
-	if x.fallback > 0 || x.req.Length != 0 || x.verified || x.route.Bulkhead.Queues() {
+	if x.fallback > 0 || x.req.Length != 0 || x.verified || x.cached.told || x.route.Bulkhead.Queues() {
 		now = wire.Nanotime() // there may have been a wait since the start
 	}
 	if f := u.Enter(x.route.Share, now, x.until(now+unbounded)); f != fault.None {
@@ -297,6 +297,15 @@ func (x *exchange) try(t *pool.Target, now int64) (fault.Kind, ending) {
 		}
 		if x.why = ""; o.Err != nil {
 			x.why = o.Err.Error()
+		}
+		if o.Fault == fault.None && p == nil && x.cached.active {
+			f, done, again := x.consult(conn)
+			if done {
+				return f, ended
+			}
+			if again {
+				continue
+			}
 		}
 		if o.Fault == fault.None {
 			if f := x.discard(conn, p); f != fault.None {

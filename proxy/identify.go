@@ -108,12 +108,7 @@ func (x *exchange) checkDigest(r *auth.Request) fault.Kind {
 		x.why = err.Error()
 		return fault.BadRequest
 	}
-	if x.req.Expect && !x.body.done {
-		if err := x.client.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
-			return clientFault(err)
-		}
-	}
-	body, f := x.takeBody(mostSignedBody)
+	body, f := x.keepWhole(mostSignedBody)
 	if f != fault.None {
 		return f
 	}
@@ -121,14 +116,6 @@ func (x *exchange) checkDigest(r *auth.Request) fault.Kind {
 		x.why = "body does not match its Content-Digest"
 		return fault.BadRequest
 	}
-	if x.req.Chunked {
-		framed := wire.AppendChunkSize(nil, len(body))
-		if framed = append(append(framed, body...), "\r\n0\r\n\r\n"...); len(body) == 0 {
-			framed = []byte("0\r\n\r\n")
-		}
-		body = framed
-	}
-	x.kept, x.isWhole = body, true
 	return fault.None
 }
 

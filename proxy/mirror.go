@@ -66,7 +66,7 @@ func (m *Mirror) copy(x *exchange) {
 	e := x.engine
 	go func() {
 		defer m.flying.Add(-1)
-		if m.send(&e.mirrored, t, shard, request, head) {
+		if m.send(&e.flights, t, shard, request, head) {
 			m.Sent.Add(1)
 		} else {
 			m.Failed.Add(1)
@@ -74,7 +74,8 @@ func (m *Mirror) copy(x *exchange) {
 	}()
 }
 
-// flights are the connections that carry copies. Taking part costs a lock that
+// flights are the connections that carry copies for a shadow, and answers for the
+// cache. Taking part costs a lock that
 // no request waits for.
 type flights struct {
 	mu    sync.Mutex // guards what follows
@@ -82,7 +83,7 @@ type flights struct {
 	over  bool
 }
 
-// begin is false when there are to be no more copies.
+// begin is false when there are to be no more of them.
 func (f *flights) begin(c *pool.Conn) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -102,7 +103,7 @@ func (f *flights) end(c *pool.Conn) {
 	f.mu.Unlock()
 }
 
-// cut ends all copies in flight, and those still to come.
+// cut ends all in flight, and those still to come.
 func (f *flights) cut() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

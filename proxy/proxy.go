@@ -29,6 +29,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/auth"
+	"sluice/cache"
 	"sluice/limiter"
 	"sluice/observe"
 	"sluice/pool"
@@ -42,6 +43,7 @@ type Snapshot struct {
 	Access   *observe.AccessLog  // nil for none
 	Audit    *observe.AccessLog  // of refusals, nil for none
 	Unrouted *observe.RouteStats // counts requests that no route matched
+	Cache    *cache.Cache        // nil when no route caches
 }
 
 // Settings are the bounds and habits that hold for every route.
@@ -80,7 +82,7 @@ type Engine struct {
 	drainAt  atomic.Int64
 	live     atomic.Int64 // connections being served
 	tunnels  atomic.Int64
-	mirrored flights
+	flights  flights       // that no client waits for
 	next     atomic.Uint32 // spreads connections over shards
 }
 
@@ -119,7 +121,7 @@ const lingerIdle = 500 * time.Millisecond
 func (e *Engine) Drain(ctx context.Context) int {
 	e.drainAt.Store(wire.Nanotime())
 	e.draining.Store(true)
-	defer e.mirrored.cut()
+	defer e.flights.cut()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	cut := 0
@@ -171,6 +173,9 @@ type Route struct {
 	Addresses *auth.Addresses // nil lets all pass
 	CORS      *auth.CORS
 	Auth      *auth.Policy // nil asks nobody
+
+	Cache     *cache.Policy // nil caches nothing
+	CacheWait time.Duration // for another request's answer, 0 is not at all
 
 	Rewrite         Rewrite
 	Mirror          *Mirror

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sluice/cache"
 	"sluice/observe"
 	"sluice/pool"
 	"sluice/wire"
@@ -96,6 +97,10 @@ func (x *exchange) appendRequest(out []byte, t *pool.Target, body []byte, whole 
 			if !traced {
 				continue
 			}
+		case wire.Range:
+			if x.cached.whole {
+				continue
+			}
 		case wire.MaxForwards:
 			if n, err := strconv.Atoi(str(f.Value)); err == nil && n > 0 && string(x.req.Method) == "OPTIONS" {
 				out = append(append(out, f.Name...), ": "...)
@@ -136,6 +141,9 @@ func (x *exchange) appendRequest(out []byte, t *pool.Target, body []byte, whole 
 		out = append(append(out, s.Budget...), ": "...)
 		out = append(strconv.AppendInt(out, max(x.deadline-now, 0)/1e6, 10), "\r\n"...)
 	}
+	if x.cached.validates {
+		out = cache.AppendConditions(out, &x.cached.object.Entry)
+	}
 	if try > 1 {
 		out = append(strconv.AppendInt(append(out, tryField+": "...), int64(try), 10), "\r\n"...)
 	}
@@ -162,6 +170,8 @@ func (x *exchange) mayForward(f *wire.Field) bool {
 	case f.Drop, !s.Underscores && bytes.IndexByte(f.Name, '_') >= 0:
 		return false
 	case !x.trusted && len(f.Name) > len(forwardedFamily) && wire.EqualFold(f.Name[:len(forwardedFamily)], forwardedFamily):
+		return false
+	case x.cached.whole && (cache.Own(f.Name) || wire.EqualFold(f.Name, "if-range")):
 		return false
 	case s.isBudget(f), isTry(f), edit.any && edit.replaces(f):
 		return false
@@ -209,6 +219,9 @@ func (x *exchange) appendTarget(out []byte) []byte {
 }
 
 func (x *exchange) appendQuery(out []byte) []byte {
+	if x.cached.requery {
+		return append(out, x.cached.query...)
+	}
 	if c := &x.route.credentials; len(c.query) > 0 {
 		return c.appendQuery(out, x.req.Query, "")
 	}

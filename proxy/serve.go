@@ -3,6 +3,7 @@ package proxy
 import (
 	"slices"
 
+	"sluice/cache"
 	"sluice/fault"
 	"sluice/wire"
 )
@@ -30,6 +31,9 @@ func (e *Engine) serve(x *exchange) {
 	}
 	if f == fault.None && !x.begun {
 		f = x.limit()
+	}
+	if f == fault.None && !x.begun {
+		f = x.lookup()
 	}
 	if f == fault.None && !x.begun {
 		f = x.answer()
@@ -131,12 +135,14 @@ func (x *exchange) answer() fault.Kind {
 	case x.lastHop():
 		return x.respondOptions()
 	case r.Split != nil:
-		x.upstream = r.Split.choose(x)
+		if x.upstream == nil { // else the cache had to know
+			x.upstream = r.Split.choose(x)
+		}
 	default:
 		x.upstream = r.Upstream
 	}
 	now := x.start
-	if x.req.Length != 0 || x.verified {
+	if x.req.Length != 0 || x.verified || x.cached.told {
 		now = wire.Nanotime() // the body, or a provider, may have been waited for
 	}
 	if f := x.route.Bulkhead.Enter(now, x.until(x.start+unbounded)); f != fault.None {
@@ -151,10 +157,14 @@ func (x *exchange) answer() fault.Kind {
 // takes the part for the whole.
 func (x *exchange) recover(f fault.Kind) {
 	x.fault = f
+	x.failFill(f)
 	x.sticky = "" // nobody is kept where it failed
 	if x.begun {
 		x.close = true
 		x.client.reset = true
+		return
+	}
+	if x.sendStale(f) {
 		return
 	}
 	if x.route != nil && len(x.route.Fallbacks) > 0 {
@@ -178,6 +188,7 @@ func (x *exchange) finish() {
 	if x.end == 0 || x.fault != fault.None || x.fallback > 0 {
 		x.end = wire.Nanotime()
 	}
+	x.endFill(cache.Lost, fault.None) // where nothing else ended it
 	if x.placed {
 		x.route.Bulkhead.Leave()
 	}
@@ -198,6 +209,9 @@ func (x *exchange) finish() {
 		if x.fault != fault.None {
 			stats.Fault(int(x.fault))
 		}
+	}
+	if x.cached.told {
+		stats.Cached(x.cached.result, x.bytesOut)
 	}
 	if x.retries+x.hedges > 0 || x.standingIn != "" {
 		stats.Extra(x.retries, x.hedges, x.standingIn != "")
@@ -246,7 +260,7 @@ func (x *exchange) finish() {
 	if x.target != nil {
 		r.Target = x.target.URL
 	}
-	r.Reason = x.why
+	r.Reason, r.Cache = x.why, x.cached.result.String()
 	r.Tries, r.Reused, r.Flag = x.tries, x.reused, x.fault.Name()
 	r.Shard = x.client.shard
 	r.Authenticator, r.User = "", ""

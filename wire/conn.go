@@ -143,6 +143,26 @@ func WriteNow(fd uintptr, p []byte) (int, error) {
 	}
 }
 
+// WriteBothNow is WriteNow of a and b together, neither of them empty.
+func WriteBothNow(fd uintptr, a, b []byte) (int, error) {
+	parts := [2]syscall.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
+	parts[0].SetLen(len(a))
+	parts[1].SetLen(len(b))
+	message := syscall.Msghdr{Iov: &parts[0], Iovlen: 2}
+	for {
+		n, _, e := syscall.RawSyscall(syscall.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&message)), unix.MSG_NOSIGNAL)
+		switch {
+		case e == 0:
+			return int(n), nil
+		case e == syscall.EINTR:
+			continue
+		case e == syscall.EAGAIN:
+			return 0, ErrWait
+		}
+		return 0, os.NewSyscallError("sendmsg", e)
+	}
+}
+
 // Quiet tells whether the socket fd is open and silent: nothing to read, no
 // end of stream, no error. A pooled connection that is not quiet is stale.
 func Quiet(fd uintptr) bool {

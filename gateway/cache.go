@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"slices"
+
+	"sluice/cache"
+	"sluice/config"
+	"sluice/observe"
+	"sluice/proxy"
+	"sluice/setting"
+)
+
+// cached makes the cache of cfg, where a route needs one. What is stored stays
+// over a reload: in the same memory while its bounds are the same, else what
+// fits is taken along by startCache.
+func (g *Gateway) cached(cfg *config.Config, next *Generation, p *setting.Problems) {
+	if !slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.Cache != nil }) {
+		return
+	}
+	if g.now != nil && g.now.cache != nil {
+		old := g.now.cache
+		if c := &old.Config; c.Size == cfg.Cache.Size && c.MaxObject == cfg.Cache.MaxObject {
+			next.cache = &cache.Cache{Store: old.Store, Fills: old.Fills, Config: cfg.Cache}
+			return
+		}
+	}
+	var err error
+	if next.cache, err = cache.New(&cfg.Cache); err != nil {
+		p.Add("cache.size", "%v", err)
+	}
+}
+
+// startCache takes along what the cache before holds.
+func (g *Gateway) startCache(next, old *Generation) {
+	if next.cache == nil || old == nil || old.cache == nil || old.cache.Store == next.cache.Store {
+		return
+	}
+	next.cache.Adopt(old.cache.Store)
+}
+
+// retireCache gives back the memory of a cache that next, which may be nil, does
+// not go on with.
+func (g *Generation) retireCache(next *Generation) {
+	if g.cache != nil && (next == nil || next.cache == nil || next.cache.Store != g.cache.Store) {
+		g.cache.Close()
+	}
+}
+
+// caches compiles what a route does with the cache.
+func caches(r *proxy.Route, c *config.Route, cfg *config.Config) {
+	if c.Cache == nil {
+		return
+	}
+	place := cache.Place{Route: c.Name}
+	for _, h := range []config.HeaderOps{c.Request.Headers} {
+		for name := range h.Set {
+			place.Written = append(place.Written, name)
+		}
+		for name := range h.Add {
+			place.Written = append(place.Written, name)
+		}
+		place.Written = append(place.Written, h.Remove...)
+	}
+	if r.Auth != nil {
+		place.Written = append(place.Written, r.Auth.Places().Headers...)
+	}
+	r.Cache = cache.NewPolicy(c.Cache, &cfg.Cache, place)
+	r.CacheWait = c.Cache.Wait.Std()
+}
+
+var (
+	seriesStored  = observe.NewGaugeSeries("sluice_cache_objects", "Stored answers, and lists of what answers vary with.")
+	seriesMemory  = observe.NewGaugeSeries("sluice_cache_bytes", "Bytes of memory for stored answers: in all queues, and in the hot tier in use.", "tier")
+	seriesEvicted = observe.NewCounterSeries("sluice_cache_evictions_total", "Stored answers that were pushed out for want of room.")
+	seriesTooBig  = observe.NewCounterSeries("sluice_cache_refused_total", "Answers that the memory had no place for.")
+)
+
+func (n *Generation) collectCache(emit observe.Emit) {
+	if n.cache == nil {
+		return
+	}
+	s := n.cache.Stats()
+	emit.Value(seriesStored, float64(s.Objects))
+	emit.Value(seriesMemory, float64(s.Bytes), "queues")
+	emit.Value(seriesMemory, float64(s.HotBytes), "hot")
+	emit.Value(seriesEvicted, float64(s.Evicted))
+	emit.Value(seriesTooBig, float64(s.Refused))
+}

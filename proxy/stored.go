@@ -1,0 +1,252 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"strconv"
+
+	"github.com/valyala/fasthttp"
+
+	"sluice/auth"
+	"sluice/cache"
+	"sluice/fault"
+	"sluice/wire"
+)
+
+// boundary stands between the parts of a multipart/byteranges answer; the
+// request's id makes it one that no stored body was made for.
+const boundary = "sluice-part-"
+
+// sendStored answers with o: all of it, the parts that were asked for, or 304.
+func (x *exchange) sendStored(o *cache.Object, v cache.Verdict) fault.Kind {
+	k := &x.cached
+	now := x.wall(x.start)
+	body := o.Body
+	if cache.NotModified(&k.ask, &o.Entry, now) {
+		x.storedHead(o, v, 304, nil)
+		return x.writeStored(304, nil)
+	}
+	var lines [128]byte
+	if k.ask.Ranged() {
+		var ranges cache.Ranges
+		switch cache.Parts(&ranges, &k.ask, &o.Entry, now) {
+		case cache.Single:
+			s := ranges.Span[0]
+			x.storedHead(o, v, 206, appendLength(cache.AppendContentRange(lines[:0], s, o.Length), o, s.Len()))
+			return x.writeStored(206, body[s.First:s.Last+1])
+		case cache.Multiple:
+			return x.sendParts(o, v, &ranges)
+		case cache.Unsatisfiable:
+			return x.sendUnsatisfied(o, v)
+		}
+	}
+	x.storedHead(o, v, int(o.Status), appendLength(lines[:0], o, int64(len(body))))
+	return x.writeStored(int(o.Status), body)
+}
+
+// sendParts answers with several parts of o (RFC 9110 14.6).
+func (x *exchange) sendParts(o *cache.Object, v cache.Verdict, ranges *cache.Ranges) fault.Kind {
+	mark := boundary + string(x.id)
+	kind := o.Field("content-type")
+	var parts []byte
+	for i, s := range ranges.Span[:ranges.N] {
+		parts = cache.AppendPart(parts, i == 0, mark, kind, s, o.Length)
+		parts = append(parts, o.Body[s.First:s.Last+1]...)
+	}
+	parts = cache.AppendPartsEnd(parts, mark)
+	x.storedHead(o, v, multipart, appendLength([]byte("Content-Type: multipart/byteranges; boundary="+mark+"\r\n"), o, int64(len(parts))))
+	return x.writeStored(206, parts)
+}
+
+// sendUnsatisfied answers that no part that was asked for is there.
+func (x *exchange) sendUnsatisfied(o *cache.Object, v cache.Verdict) fault.Kind {
+	x.storedHead(o, v, 416, appendLength(cache.AppendUnsatisfied(nil, o.Length), o, 0))
+	return x.writeStored(416, nil)
+}
+
+// multipart stands for a 206 of several parts, each of which has a Content-Type
+// of its own.
+const multipart = -206
+
+func appendLength(out []byte, o *cache.Object, n int64) []byte {
+	if o.Status == 204 {
+		return out
+	}
+	return append(strconv.AppendInt(append(out, "Content-Length: "...), n, 10), "\r\n"...)
+}
+
+// storedHead writes to x.out the head of a stored answer; lines are those of this
+// message alone: its length, or the part that it is.
+func (x *exchange) storedHead(o *cache.Object, v cache.Verdict, status int, lines []byte) {
+	s := &x.snapshot.Settings
+	head := o.Head
+	switch status {
+	case 304, 416:
+		head = cache.AppendNotModified(nil, &o.Entry)
+	case 206, multipart:
+		head = cache.AppendPartialHead(nil, &o.Entry, status == multipart)
+		status = 206
+	}
+	out := appendStatusText(x.out[:0], status, fasthttp.StatusMessage(status))
+	out = append(x.appendStored(out, head), lines...)
+	own := len(out)
+	if len(x.cookies) > 0 {
+		out = append(out, "Cache-Control: private, no-store\r\n"...)
+	}
+	if k := &x.cached; k.status.Fwd == cache.Hit || v.Age > 0 {
+		out = cache.AppendAge(out, v)
+	}
+	if s.Via {
+		out = s.appendVia(out, 1)
+	}
+	x.closeAtEnd()
+	x.out = x.appendOwn(out, own, false)
+	x.status, x.begun = status, true
+}
+
+// appendStored writes the lines of a stored head that this client may see.
+func (x *exchange) appendStored(out, head []byte) []byte {
+	edit := &x.route.Response
+	if !edit.any && x.route.CORS == nil && len(x.cookies) == 0 {
+		return append(out, head...)
+	}
+	for len(head) > 0 {
+		name, line, rest := cache.NextLine(head)
+		if line == nil {
+			break
+		}
+		head = rest
+		f := wire.Field{Name: name}
+		switch {
+		case edit.any && edit.replaces(&f),
+			x.route.CORS != nil && auth.DropsFromAnswer(name),
+			len(x.cookies) > 0 && wire.KindOf(name) == wire.CacheControl:
+			continue
+		}
+		out = append(out, line...)
+	}
+	return out
+}
+
+// writeStored sends the head in x.out and body in one write.
+func (x *exchange) writeStored(status int, body []byte) fault.Kind {
+	if string(x.req.Method) == "HEAD" {
+		body = nil
+	}
+	x.bytesOut = int64(len(body))
+	var err error
+	if len(body) <= cap(x.out)-len(x.out) {
+		x.out = append(x.out, body...)
+		err = x.client.write(x.out)
+	} else {
+		err = x.client.writeBoth(x.out, body)
+	}
+	if err != nil {
+		return clientFault(err)
+	}
+	return fault.None
+}
+
+// follow answers with o, whose body is still arriving.
+func (x *exchange) follow(o *cache.Object, length int64, r *cache.Reader, v cache.Verdict) fault.Kind {
+	defer r.Close()
+	k := &x.cached
+	now := x.wall(x.start)
+	if cache.NotModified(&k.ask, &o.Entry, now) {
+		x.storedHead(o, v, 304, nil)
+		return x.writeStored(304, nil)
+	}
+	skip, left, status := int64(0), length, int(o.Status)
+	chunked := length < 0 && x.req.Minor > 0
+	var buf [128]byte
+	lines := buf[:0]
+	switch {
+	case chunked:
+		lines = append(lines, "Transfer-Encoding: chunked\r\n"...)
+	case length < 0:
+		x.close = true // an HTTP/1.0 client learns the end by the close
+	default:
+		var ranges cache.Ranges
+		switch cache.Parts(&ranges, &k.ask, &o.Entry, now) {
+		case cache.Single:
+			s := ranges.Span[0]
+			skip, left, status = s.First, s.Len(), 206
+			lines = cache.AppendContentRange(lines, s, length)
+		case cache.Unsatisfiable:
+			return x.sendUnsatisfied(o, v)
+		}
+		lines = appendLength(lines, o, left)
+	}
+	x.storedHead(o, v, status, lines)
+	if string(x.req.Method) == "HEAD" {
+		return x.writeStored(status, nil)
+	}
+	return x.relayFill(r, chunked, skip, left)
+}
+
+// relayFill sends left bytes of a body that is arriving, behind skip that are not
+// wanted; all of it when left is -1.
+func (x *exchange) relayFill(r *cache.Reader, chunked bool, skip, left int64) fault.Kind {
+	for {
+		piece, done, phase, reason, changed := r.Next()
+		if n := min(skip, int64(len(piece))); n > 0 {
+			piece, skip = piece[n:], skip-n
+		}
+		if left >= 0 && int64(len(piece)) > left {
+			piece = piece[:left]
+		}
+		switch {
+		case len(piece) > 0:
+			if chunked {
+				x.out = wire.AppendChunkSize(x.out, len(piece))
+			}
+			if err := x.client.writeBoth(x.out, piece); err != nil {
+				return clientFault(err)
+			}
+			x.bytesOut += int64(len(piece))
+			if x.out = x.out[:0]; chunked {
+				x.out = append(x.out, "\r\n"...)
+			}
+			if left >= 0 {
+				if left -= int64(len(piece)); left == 0 {
+					return fault.None
+				}
+			}
+			continue
+		case done && phase == cache.Complete && left <= 0:
+			if chunked {
+				x.out = append(x.out, "0\r\n\r\n"...)
+			}
+			return x.flush()
+		case done && phase == cache.Failed:
+			return fault.Kind(reason)
+		case done:
+			return fault.AnswerCut
+		case changed == nil:
+			continue // all of it was to be skipped
+		}
+		if f := x.flush(); f != fault.None {
+			return f
+		}
+		if f, over := x.pauseFor(changed, x.until(x.start+unbounded)); over {
+			if f == fault.None {
+				f = fault.AnswerCut
+			}
+			return f
+		}
+	}
+}
+
+// flush sends what has been gathered.
+func (x *exchange) flush() fault.Kind {
+	if len(x.out) == 0 {
+		return fault.None
+	}
+	err := x.client.write(x.out)
+	if x.out = x.out[:0]; err != nil {
+		return clientFault(err)
+	}
+	return fault.None
+}
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }
