@@ -11,6 +11,7 @@ type hot struct {
 	mask  uint64
 	most  int64 // bytes
 	bytes atomic.Int64
+	files atomic.Int64
 }
 
 const hotWays = 8

@@ -24,7 +24,9 @@ type Object struct {
 	Lists [][]byte
 
 	sum     uint64
-	place   uint32        // of its URI among the generations
+	place   uint32 // of its URI among the generations
+	tier    *hot   // that it may be in; nil for one that no store has seen
+	file    file
 	checked atomic.Uint64 // purges up to this one have been held against it
 }
 

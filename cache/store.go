@@ -164,7 +164,7 @@ func (s *Store) read(sum uint64, key []byte) *Object {
 		if err != nil || string(o.Key) != string(key) {
 			continue // another key with the same sum
 		}
-		o.sum, o.place = sum, s.placeOf(URI(o.Key))
+		o.sum, o.place, o.tier = sum, s.placeOf(URI(o.Key)), s.hot
 		return o
 	}
 	return nil
@@ -187,7 +187,7 @@ func (s *Store) current(o *Object) *Object {
 		s.remove(o.sum)
 		return nil
 	case verdict == softened && o.Lists == nil && !(o.has(MarkPurged) && o.Life <= o.age(at)):
-		stale := &Object{Key: o.Key, Entry: o.Entry, Body: o.Body, Tags: o.Tags, Asked: o.Asked, Generation: o.Generation, sum: o.sum, place: o.place}
+		stale := &Object{Key: o.Key, Entry: o.Entry, Body: o.Body, Tags: o.Tags, Asked: o.Asked, Generation: o.Generation, sum: o.sum, place: o.place, tier: o.tier}
 		stale.Entry.Purge(at)
 		stale.checked.Store(latest)
 		s.hot.swap(o, stale)
@@ -204,7 +204,7 @@ func (s *Store) Put(o *Object) bool {
 		s.refused.Add(1)
 		return false
 	}
-	o.sum, o.place = maphash.Bytes(s.seed, o.Key), s.placeOf(URI(o.Key))
+	o.sum, o.place, o.tier = maphash.Bytes(s.seed, o.Key), s.placeOf(URI(o.Key)), s.hot
 	name := nameOf(o.sum)
 	buf := s.buffers.Get().(*[]byte)
 	*buf = AppendObject((*buf)[:0], o)
@@ -403,7 +403,7 @@ func (s *Store) Each(f func(*Object) bool) {
 			if err != nil {
 				continue
 			}
-			o.sum, o.place = maphash.Bytes(s.seed, o.Key), s.placeOf(URI(o.Key))
+			o.sum, o.place, o.tier = maphash.Bytes(s.seed, o.Key), s.placeOf(URI(o.Key)), s.hot
 			if o = s.current(o); o != nil && !f(o) {
 				return
 			}

@@ -402,6 +402,25 @@ func (c *client) write(p []byte) error {
 	return err
 }
 
+// writeFile sends a and then b, which begins at a place of a file; without copying
+// what the socket takes at once.
+func (c *client) writeFile(a, b []byte, file int, at int64) error {
+	if !c.session {
+		return c.writeBoth(a, b)
+	}
+	n, err := wire.WriteFileNow(c.fd, a, file, at, int64(len(b)))
+	if err != nil && err != wire.ErrWait {
+		return err
+	}
+	if n < len(a) {
+		return c.writeBoth(a[n:], b)
+	}
+	if b = b[n-len(a):]; len(b) == 0 {
+		return nil
+	}
+	return c.write(b)
+}
+
 // writeBoth sends a and b to the client, in one go where the socket takes it.
 func (c *client) writeBoth(a, b []byte) error {
 	if len(a) == 0 {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"runtime"
 	"strconv"
 
 	"github.com/valyala/fasthttp"
@@ -24,7 +25,7 @@ func (x *exchange) sendStored(o *cache.Object, v cache.Verdict) fault.Kind {
 	body := o.Body
 	if cache.NotModified(&k.ask, &o.Entry, now) {
 		x.storedHead(o, v, 304, nil)
-		return x.writeStored(304, nil)
+		return x.writeStored(o, 0, nil)
 	}
 	var lines [128]byte
 	if k.ask.Ranged() {
@@ -33,7 +34,7 @@ func (x *exchange) sendStored(o *cache.Object, v cache.Verdict) fault.Kind {
 		case cache.Single:
 			s := ranges.Span[0]
 			x.storedHead(o, v, 206, appendLength(cache.AppendContentRange(lines[:0], s, o.Length), o, s.Len()))
-			return x.writeStored(206, body[s.First:s.Last+1])
+			return x.writeStored(o, s.First, body[s.First:s.Last+1])
 		case cache.Multiple:
 			return x.sendParts(o, v, &ranges)
 		case cache.Unsatisfiable:
@@ -41,7 +42,7 @@ func (x *exchange) sendStored(o *cache.Object, v cache.Verdict) fault.Kind {
 		}
 	}
 	x.storedHead(o, v, int(o.Status), appendLength(lines[:0], o, int64(len(body))))
-	return x.writeStored(int(o.Status), body)
+	return x.writeStored(o, 0, body)
 }
 
 // sendParts answers with several parts of o (RFC 9110 14.6).
@@ -55,13 +56,13 @@ func (x *exchange) sendParts(o *cache.Object, v cache.Verdict, ranges *cache.Ran
 	}
 	parts = cache.AppendPartsEnd(parts, mark)
 	x.storedHead(o, v, multipart, appendLength([]byte("Content-Type: multipart/byteranges; boundary="+mark+"\r\n"), o, int64(len(parts))))
-	return x.writeStored(206, parts)
+	return x.writeStored(nil, 0, parts)
 }
 
 // sendUnsatisfied answers that no part that was asked for is there.
 func (x *exchange) sendUnsatisfied(o *cache.Object, v cache.Verdict) fault.Kind {
 	x.storedHead(o, v, 416, appendLength(cache.AppendUnsatisfied(nil, o.Length), o, 0))
-	return x.writeStored(416, nil)
+	return x.writeStored(o, 0, nil)
 }
 
 // multipart stands for a 206 of several parts, each of which has a Content-Type
@@ -128,17 +129,26 @@ func (x *exchange) appendStored(out, head []byte) []byte {
 	return out
 }
 
-// writeStored sends the head in x.out and body in one write.
-func (x *exchange) writeStored(status int, body []byte) fault.Kind {
+// writeStored sends the head in x.out and body, which is o's from at on where there
+// is an o, in one write.
+func (x *exchange) writeStored(o *cache.Object, at int64, body []byte) fault.Kind {
 	if string(x.req.Method) == "HEAD" {
 		body = nil
 	}
 	x.bytesOut = int64(len(body))
 	var err error
-	if len(body) <= cap(x.out)-len(x.out) {
+	file, ok := 0, false
+	if len(body) > cap(x.out)-len(x.out) && o != nil {
+		file, ok = o.File()
+	}
+	switch {
+	case ok:
+		err = x.client.writeFile(x.out, body, file, at)
+		runtime.KeepAlive(o)
+	case len(body) <= cap(x.out)-len(x.out):
 		x.out = append(x.out, body...)
 		err = x.client.write(x.out)
-	} else {
+	default:
 		err = x.client.writeBoth(x.out, body)
 	}
 	if err != nil {
@@ -154,7 +164,7 @@ func (x *exchange) follow(o *cache.Object, length int64, r *cache.Reader, v cach
 	now := x.wall(x.start)
 	if cache.NotModified(&k.ask, &o.Entry, now) {
 		x.storedHead(o, v, 304, nil)
-		return x.writeStored(304, nil)
+		return x.writeStored(o, 0, nil)
 	}
 	skip, left, status := int64(0), length, int(o.Status)
 	chunked := length < 0 && x.req.Minor > 0
@@ -179,7 +189,7 @@ func (x *exchange) follow(o *cache.Object, length int64, r *cache.Reader, v cach
 	}
 	x.storedHead(o, v, status, lines)
 	if string(x.req.Method) == "HEAD" {
-		return x.writeStored(status, nil)
+		return x.writeStored(o, 0, nil)
 	}
 	return x.relayFill(r, chunked, skip, left)
 }

@@ -163,6 +163,37 @@ func WriteBothNow(fd uintptr, a, b []byte) (int, error) {
 	}
 }
 
+// WriteFileNow writes head, which is not empty, and n bytes of the file from at, to
+// the socket fd of a running Session without waiting or copying the file. written
+// counts both.
+func WriteFileNow(fd uintptr, head []byte, file int, at, n int64) (written int, err error) {
+	for {
+		m, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(head))), uintptr(len(head)), unix.MSG_NOSIGNAL|unix.MSG_MORE, 0, 0)
+		switch {
+		case e == syscall.EINTR:
+			continue
+		case e == syscall.EAGAIN:
+			return 0, ErrWait
+		case e != 0:
+			return 0, os.NewSyscallError("write", e)
+		case int(m) < len(head):
+			return int(m), nil
+		}
+		break
+	}
+	for written = len(head); ; {
+		m, _, e := syscall.RawSyscall6(syscall.SYS_SENDFILE, fd, uintptr(file), uintptr(unsafe.Pointer(&at)), uintptr(n), 0, 0)
+		switch {
+		case e == syscall.EINTR:
+			continue
+		case e != 0:
+			// Whoever writes the rest finds out what it is, and whether it lasts.
+			return written, nil
+		}
+		return written + int(m), nil
+	}
+}
+
 // Quiet tells whether the socket fd is open and silent: nothing to read, no
 // end of stream, no error. A pooled connection that is not quiet is stale.
 func Quiet(fd uintptr) bool {

@@ -95,8 +95,7 @@ func (h *harness) rounds(ctx context.Context, w workload, who []contender) (*rep
 		r.Unit = "CPU us/MiB"
 	}
 	who = slices.DeleteFunc(slices.Clone(who), func(c contender) bool {
-		// Sluice does not answer from memory yet: beside hits its forwarding says nothing.
-		return c.only != "" && c.only != w.name || w.cached && strings.HasPrefix(c.name, "sluice")
+		return c.only != "" && c.only != w.name
 	})
 	if len(who) == 0 {
 		return nil, fmt.Errorf("nobody left for %s: %s takes part in plain only", w.name, floor)
