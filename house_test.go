@@ -16,7 +16,7 @@ import (
 // below it. See docs/architecture.md.
 var floors = map[string]int{
 	"fault": 0, "observe": 0, "wire": 0, "setting": 0, "redis": 0,
-	"auth": 1, "limiter": 1, "cache": 1, "transform": 1, "aggregate": 1, "transcode": 1,
+	"auth": 1, "limiter": 1, "cache": 1, "encode": 1, "transform": 1, "aggregate": 1, "transcode": 1,
 	"pool":  2,
 	"proxy": 3, "config": 3,
 	"gateway": 4,

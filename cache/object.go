@@ -22,6 +22,9 @@ type Object struct {
 	// Lists are set for an object that is no answer: the Vary of the answers
 	// under variants of Key, the latest first.
 	Lists [][]byte
+	// Sum is that of Body where somebody will ask whether another body was made of
+	// it, else 0. It survives what confirms the body.
+	Sum uint64
 
 	sum     uint64
 	place   uint32 // of its URI among the generations
@@ -81,7 +84,7 @@ func (o *Object) Size() int {
 // objectHead is the fixed part of an encoded object.
 const (
 	objectVersion = 1
-	objectHead    = 1 + 1 + 2 + 4 + 4 + 8 + 4
+	objectHead    = 1 + 1 + 2 + 4 + 4 + 8 + 4 + 8
 )
 
 // AppendObject writes o in a form that ParseObject reads.
@@ -93,6 +96,7 @@ func AppendObject(dst []byte, o *Object) []byte {
 	dst = be.AppendUint32(dst, uint32(len(o.Body)))
 	dst = be.AppendUint64(dst, uint64(o.Asked))
 	dst = be.AppendUint32(dst, o.Generation)
+	dst = be.AppendUint64(dst, o.Sum)
 	for _, tag := range o.Tags {
 		dst = be.AppendUint64(dst, tag)
 	}
@@ -115,7 +119,7 @@ func ParseObject(b []byte) (*Object, error) {
 	be := binary.BigEndian
 	lists, tags := int(b[1]), int(be.Uint16(b[2:]))
 	key, body := uint64(be.Uint32(b[4:])), uint64(be.Uint32(b[8:]))
-	o := &Object{Asked: int64(be.Uint64(b[12:])), Generation: be.Uint32(b[20:])}
+	o := &Object{Asked: int64(be.Uint64(b[12:])), Generation: be.Uint32(b[20:]), Sum: be.Uint64(b[24:])}
 	rest := b[objectHead:]
 	if uint64(len(rest)) < 8*uint64(tags)+key {
 		return nil, errEntry
@@ -159,7 +163,7 @@ func ParseObject(b []byte) (*Object, error) {
 // origin confirmed with a request that was sent at asked.
 func (o *Object) With(e *Entry, asked int64, generation uint32) *Object {
 	next := NewObject(o.Key, e, nil)
-	next.Body, next.Length, next.Tags = o.Body, o.Length, o.Tags
+	next.Body, next.Length, next.Tags, next.Sum = o.Body, o.Length, o.Tags, o.Sum
 	next.Asked, next.Generation = asked, generation
 	return next
 }
@@ -169,4 +173,13 @@ func (o *Object) Filled(body []byte) *Object {
 	next := &Object{Key: o.Key, Entry: o.Entry, Body: body, Tags: o.Tags, Asked: o.Asked, Generation: o.Generation}
 	next.Length = int64(len(body))
 	return next
+}
+
+// Made is body, which was made of o's, under a key of its own. An empty one says
+// that nothing was to be gained.
+func (o *Object) Made(key, body []byte) *Object {
+	return &Object{
+		Key: key, Body: body, Tags: o.Tags, Asked: o.Asked, Generation: o.Generation, Sum: o.Sum,
+		Entry: Entry{Stored: o.Stored, Date: o.Date, Modified: noDate, Status: 200, Length: int64(len(body))},
+	}
 }

@@ -26,7 +26,7 @@ func New(c *Config) (*Cache, error) {
 // meanwhile win.
 func (c *Cache) Adopt(from *Store) {
 	from.Each(func(o *Object) bool {
-		next := &Object{Key: o.Key, Entry: o.Entry, Body: o.Body, Tags: o.Tags, Asked: o.Asked, Lists: o.Lists}
+		next := &Object{Key: o.Key, Entry: o.Entry, Body: o.Body, Tags: o.Tags, Asked: o.Asked, Lists: o.Lists, Sum: o.Sum}
 		next.Generation = c.Generation(URI(o.Key))
 		c.Put(next)
 		return true

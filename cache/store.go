@@ -187,7 +187,7 @@ func (s *Store) current(o *Object) *Object {
 		s.remove(o.sum)
 		return nil
 	case verdict == softened && o.Lists == nil && !(o.has(MarkPurged) && o.Life <= o.age(at)):
-		stale := &Object{Key: o.Key, Entry: o.Entry, Body: o.Body, Tags: o.Tags, Asked: o.Asked, Generation: o.Generation, sum: o.sum, place: o.place, tier: o.tier}
+		stale := &Object{Key: o.Key, Entry: o.Entry, Body: o.Body, Tags: o.Tags, Asked: o.Asked, Generation: o.Generation, Sum: o.Sum, sum: o.sum, place: o.place, tier: o.tier}
 		stale.Entry.Purge(at)
 		stale.checked.Store(latest)
 		s.hot.swap(o, stale)

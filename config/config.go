@@ -19,6 +19,7 @@ package config
 import (
 	"sluice/auth"
 	"sluice/cache"
+	"sluice/encode"
 	"sluice/limiter"
 	"sluice/observe"
 	"sluice/pool"
@@ -159,6 +160,7 @@ type Route struct {
 	Auth     *RouteAuth           `yaml:"auth" doc:"Who may call: authenticators of which one must prove the caller. Short form: one name, or a list."`
 	Require  *auth.RequireConfig  `yaml:"require" doc:"What a proven caller must be besides."`
 	Cache    *cache.RouteConfig   `yaml:"cache" doc:"Answer from memory (RFC 9111), see docs/cache.md. Short form: its ttl, or on for what the origin says."`
+	Compress *encode.Config       `yaml:"compress" doc:"Compress answers that are not. Short form: on."`
 	MaxBody  *setting.Size        `yaml:"max_body" doc:"Bytes of a request's body, instead of server.max_body. 0 is without bound."`
 	Budget   setting.Duration     `yaml:"budget" doc:"The time that everything for a request must fit in: waiting, connecting, every try and pause, the answer. 0 is without bound."`
 	Rate     List                 `yaml:"limit" doc:"The rate limits that its requests must pass, all of them. Short form: one name."`

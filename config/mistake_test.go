@@ -62,7 +62,7 @@ f:2:1: lisen: unknown key; did you mean "listen"?
 f:4:37: upstreams.users.balanse: unknown key; did you mean "balance"?
 f:4:63: upstreams.users.balance: expected one of round_robin, random, least_request, peak_ewma, hash, got "rr"
 f:7:5: routes[0].upsteam: unknown key; did you mean "upstream"?
-f:8:5: routes[0].timeoot: unknown key; expected one of name, match, upstream, split, redirect, respond, rewrite, mirror, request, response, path_form, upgrade, ip, cors, auth, require, cache, max_body, budget, limit, retry, hedge, fallback, priority, concurrency, response_timeout
+f:8:5: routes[0].timeoot: unknown key; expected one of name, match, upstream, split, redirect, respond, rewrite, mirror, request, response, path_form, upgrade, ip, cors, auth, require, cache, compress, max_body, budget, limit, retry, hedge, fallback, priority, concurrency, response_timeout
 f:9:20: routes[0].match.path: expected a text, got a list
 f:9:25: routes[0].match.hots: unknown key; did you mean "host"?
 f:10:5: routes[1]: expected a mapping of keys, got a number

@@ -249,8 +249,12 @@ func (c *Config) validateRoute(p *setting.Problems, r *Route) {
 	r.Response.Headers.validate(p.At("response.headers"), params)
 }
 
-// validateCache reports what a route's cache asks for and the route has not.
+// validateCache reports what a route's cache and compress ask for and the route has
+// not.
 func (c *Config) validateCache(p *setting.Problems, r *Route) {
+	if r.Compress != nil && r.Upstream == "" && r.Split == nil {
+		p.Add("compress", "expected upstream or split beside it: only what targets answer is compressed")
+	}
 	if r.Cache == nil {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 
 	"sluice/cache"
 	"sluice/config"
+	"sluice/encode"
 	"sluice/observe"
 	"sluice/proxy"
 	"sluice/setting"
@@ -46,8 +47,11 @@ func (g *Generation) retireCache(next *Generation) {
 	}
 }
 
-// caches compiles what a route does with the cache.
+// caches compiles what a route does with the cache and with codings.
 func caches(r *proxy.Route, c *config.Route, cfg *config.Config) {
+	if c.Compress != nil {
+		r.Compress = encode.NewPolicy(c.Compress)
+	}
 	if c.Cache == nil {
 		return
 	}

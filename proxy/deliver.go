@@ -13,6 +13,7 @@ import (
 
 	"sluice/auth"
 	"sluice/cache"
+	"sluice/encode"
 	"sluice/fault"
 	"sluice/pool"
 	"sluice/wire"
@@ -42,6 +43,9 @@ func (x *exchange) deliver(conn *pool.Conn, p *pump) fault.Kind {
 		x.close = true
 	}
 	x.changes()
+	if x.route.Compress != nil && p == nil {
+		x.chooseCoding(x.res.Status, x.res.Length, x.res.Fields)
+	}
 	var f fault.Kind
 	taken := false
 	if x.cached.active && p == nil {
@@ -84,6 +88,9 @@ func (x *exchange) relay(conn *pool.Conn) fault.Kind {
 		x.close = true // an HTTP/1.0 client learns the end by the close
 	}
 	x.closeAtEnd()
+	if x.coding != encode.Identity {
+		return x.relayCoded(conn)
+	}
 	x.responseHead(chunked)
 	x.status, x.begun = res.Status, true
 	if streamed {
@@ -278,7 +285,7 @@ func (x *exchange) responseHead(chunked bool) {
 				continue
 			}
 		case wire.ContentLength:
-			if res.Status == 204 {
+			if res.Status == 204 || x.coding != encode.Identity {
 				continue
 			}
 		case wire.Trailer:
@@ -303,8 +310,13 @@ func (x *exchange) responseHead(chunked bool) {
 		if edit.any && edit.replaces(f) {
 			continue
 		}
+		if x.coding != encode.Identity {
+			out = appendCodedField(out, f.Name, f.Value)
+			continue
+		}
 		out = appendField(out, f.Name, f.Value)
 	}
+	out = x.appendCoding(out)
 	own := len(out)
 	if len(x.cookies) > 0 {
 		out = append(out, "Cache-Control: private, no-store\r\n"...)

@@ -9,6 +9,8 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"sluice/auth"
+	"sluice/cache"
+	"sluice/encode"
 	"sluice/fault"
 	"sluice/limiter"
 	"sluice/observe"
@@ -89,7 +91,11 @@ type exchange struct {
 	fallback   int    // which of the route's is next
 	standingIn string // which one answers
 
-	cached cached // what it has to do with the cache
+	cached cached        // what it has to do with the cache
+	coding encode.Coding // that the gateway gives the answer
+	varies bool          // the answer is one that it may give a coding
+	coded  []byte        // a body in it
+	made   *cache.Object // or a stored one
 
 	upstream *pool.Upstream
 	target   *pool.Target
@@ -136,6 +142,7 @@ func (x *exchange) clear() {
 	x.why, x.told, x.shortened = "", nil, false
 	x.proof.Forget()
 	x.cached.clear()
+	x.coding, x.varies, x.made = encode.Identity, false, nil
 	if x.asked.Head != nil {
 		x.asked = auth.Request{}
 	}
@@ -154,6 +161,9 @@ func (x *exchange) free() {
 	}
 	if len(x.back) > backSize {
 		x.back = make([]byte, backSize)
+	}
+	if cap(x.coded) > 4*outSize {
+		x.coded = nil
 	}
 	if cap(x.out) > 4*outSize {
 		x.out = make([]byte, 0, outSize)

@@ -3,6 +3,8 @@ package proxy
 import (
 	"bytes"
 
+	"github.com/cespare/xxhash/v2"
+
 	"sluice/cache"
 	"sluice/fault"
 	"sluice/observe"
@@ -209,19 +211,16 @@ func (x *exchange) share(t *fetch) (fault.Kind, bool) {
 
 // fetch reads the rest of an answer into a fill, and stores it.
 type fetch struct {
-	cache      *cache.Cache
-	conn       *pool.Conn
-	upstream   *pool.Upstream
-	target     *pool.Target
-	shard      uint32
-	heard      int64
-	chunked    bool
-	untilClose bool
-	close      bool // the target will not use the connection again
-	left       int64
-	chunks     wire.Chunked
-	first      []byte // of the body, what came with the head
-	fault      fault.Kind
+	cache *cache.Cache
+	arrival
+	upstream *pool.Upstream
+	target   *pool.Target
+	shard    uint32
+	heard    int64
+	sums     bool   // others will be made of the body
+	close    bool   // the target will not use the connection again
+	first    []byte // of the body, what came with the head
+	fault    fault.Kind
 
 	flights *flights
 	fill    *cache.Fill
@@ -238,8 +237,12 @@ func newFetch(x *exchange, conn *pool.Conn, tags []uint64) *fetch {
 	head.Tags = append(tags, cache.URISum(cache.URI(key)))
 	head.Asked, head.Generation = x.wall(x.sent), k.generation
 	t := &fetch{
-		cache: x.snapshot.Cache, conn: conn, upstream: x.upstream, target: x.target, shard: x.client.shard, heard: x.heard,
-		chunked: x.res.Chunked, untilClose: x.res.UntilClose, close: x.res.Close, left: x.res.Length, head: head, primary: bytes.Clone(k.key),
+		cache: x.snapshot.Cache, arrival: newArrival(conn, &x.res), upstream: x.upstream, target: x.target, shard: x.client.shard, heard: x.heard,
+		close: x.res.Close, head: head, primary: bytes.Clone(k.key),
+	}
+	t.sums = x.varies
+	if t.sums {
+		head.Sum = 1 // until the body is known
 	}
 	if len(head.Vary) > 0 && !k.lists.Knows(head.Vary) {
 		t.list = cache.Remember(bytes.Clone(k.key), k.lists, head.Vary, head.Asked)
@@ -249,7 +252,13 @@ func newFetch(x *exchange, conn *pool.Conn, tags []uint64) *fetch {
 }
 
 // object is the answer with a body, which is not copied.
-func (t *fetch) object(body []byte) *cache.Object { return t.head.Filled(body) }
+func (t *fetch) object(body []byte) *cache.Object {
+	o := t.head.Filled(body)
+	if t.sums {
+		o.Sum = xxhash.Sum64(body)
+	}
+	return o
+}
 
 // put stores o.
 func (t *fetch) put(o *cache.Object) {
@@ -271,27 +280,6 @@ func (t *fetch) arrived() bool {
 			return done
 		}
 	}
-}
-
-// buffered takes a piece of the body from what has been read.
-func (t *fetch) buffered() (piece []byte, done bool, f fault.Kind) {
-	c := t.conn
-	switch {
-	case t.chunked:
-		data, used, done, bad := t.chunks.Next(c.Buf[c.R:c.W])
-		if c.R += used; bad != nil {
-			return nil, false, fault.BadAnswer
-		}
-		return data, done, fault.None
-	case t.untilClose:
-		piece = c.Buf[c.R:c.W]
-		c.R = c.W
-		return piece, false, fault.None
-	}
-	piece = c.Buf[c.R : c.R+int(min(t.left, int64(c.W-c.R)))]
-	c.R += len(piece)
-	t.left -= int64(len(piece))
-	return piece, t.left == 0, fault.None
 }
 
 // run reads until the end, or until nobody wants it.

@@ -30,6 +30,7 @@ import (
 
 	"sluice/auth"
 	"sluice/cache"
+	"sluice/encode"
 	"sluice/limiter"
 	"sluice/observe"
 	"sluice/pool"
@@ -174,8 +175,9 @@ type Route struct {
 	CORS      *auth.CORS
 	Auth      *auth.Policy // nil asks nobody
 
-	Cache     *cache.Policy // nil caches nothing
-	CacheWait time.Duration // for another request's answer, 0 is not at all
+	Compress  *encode.Policy // nil compresses nothing
+	Cache     *cache.Policy  // nil caches nothing
+	CacheWait time.Duration  // for another request's answer, 0 is not at all
 
 	Rewrite         Rewrite
 	Mirror          *Mirror

@@ -10,6 +10,7 @@ import (
 
 	"sluice/auth"
 	"sluice/cache"
+	"sluice/encode"
 	"sluice/fault"
 	"sluice/wire"
 )
@@ -23,6 +24,9 @@ func (x *exchange) sendStored(o *cache.Object, v cache.Verdict) fault.Kind {
 	k := &x.cached
 	now := x.wall(x.start)
 	body := o.Body
+	if !k.ask.Ranged() {
+		body = x.encoded(o)
+	}
 	if cache.NotModified(&k.ask, &o.Entry, now) {
 		x.storedHead(o, v, 304, nil)
 		return x.writeStored(o, 0, nil)
@@ -42,6 +46,9 @@ func (x *exchange) sendStored(o *cache.Object, v cache.Verdict) fault.Kind {
 		}
 	}
 	x.storedHead(o, v, int(o.Status), appendLength(lines[:0], o, int64(len(body))))
+	if x.made != nil {
+		o = x.made
+	}
 	return x.writeStored(o, 0, body)
 }
 
@@ -73,6 +80,10 @@ func appendLength(out []byte, o *cache.Object, n int64) []byte {
 	if o.Status == 204 {
 		return out
 	}
+	return appendLengthLine(out, n)
+}
+
+func appendLengthLine(out []byte, n int64) []byte {
 	return append(strconv.AppendInt(append(out, "Content-Length: "...), n, 10), "\r\n"...)
 }
 
@@ -89,7 +100,10 @@ func (x *exchange) storedHead(o *cache.Object, v cache.Verdict, status int, line
 		status = 206
 	}
 	out := appendStatusText(x.out[:0], status, fasthttp.StatusMessage(status))
-	out = append(x.appendStored(out, head), lines...)
+	if out = append(x.appendStored(out, head), lines...); status == 304 {
+		x.coding = encode.Identity // it has no content
+	}
+	out = x.appendCoding(out)
 	own := len(out)
 	if len(x.cookies) > 0 {
 		out = append(out, "Cache-Control: private, no-store\r\n"...)
@@ -108,7 +122,7 @@ func (x *exchange) storedHead(o *cache.Object, v cache.Verdict, status int, line
 // appendStored writes the lines of a stored head that this client may see.
 func (x *exchange) appendStored(out, head []byte) []byte {
 	edit := &x.route.Response
-	if !edit.any && x.route.CORS == nil && len(x.cookies) == 0 {
+	if !edit.any && x.route.CORS == nil && len(x.cookies) == 0 && x.coding == encode.Identity {
 		return append(out, head...)
 	}
 	for len(head) > 0 {
@@ -122,6 +136,9 @@ func (x *exchange) appendStored(out, head []byte) []byte {
 		case edit.any && edit.replaces(&f),
 			x.route.CORS != nil && auth.DropsFromAnswer(name),
 			len(x.cookies) > 0 && wire.KindOf(name) == wire.CacheControl:
+			continue
+		case x.coding != encode.Identity:
+			out = appendCodedField(out, name, wire.TrimOWS(line[len(name)+1:len(line)-2]))
 			continue
 		}
 		out = append(out, line...)
@@ -162,78 +179,119 @@ func (x *exchange) follow(o *cache.Object, length int64, r *cache.Reader, v cach
 	defer r.Close()
 	k := &x.cached
 	now := x.wall(x.start)
+	if x.coding = encode.Identity; !k.ask.Ranged() {
+		x.choosesFor(o, length)
+	}
 	if cache.NotModified(&k.ask, &o.Entry, now) {
 		x.storedHead(o, v, 304, nil)
 		return x.writeStored(o, 0, nil)
 	}
-	skip, left, status := int64(0), length, int(o.Status)
-	chunked := length < 0 && x.req.Minor > 0
+	body := arriving{reader: r, left: length}
+	status := int(o.Status)
 	var buf [128]byte
 	lines := buf[:0]
 	switch {
-	case chunked:
-		lines = append(lines, "Transfer-Encoding: chunked\r\n"...)
+	case x.coding != encode.Identity:
+		body.coder = x.route.Compress.NewStream(x.coding)
+		defer body.coder.Drop()
+		body.chunked = true
 	case length < 0:
-		x.close = true // an HTTP/1.0 client learns the end by the close
+		if body.chunked = x.req.Minor > 0; !body.chunked {
+			x.close = true // an HTTP/1.0 client learns the end by the close
+		}
 	default:
 		var ranges cache.Ranges
 		switch cache.Parts(&ranges, &k.ask, &o.Entry, now) {
 		case cache.Single:
 			s := ranges.Span[0]
-			skip, left, status = s.First, s.Len(), 206
+			body.skip, body.left, status = s.First, s.Len(), 206
 			lines = cache.AppendContentRange(lines, s, length)
 		case cache.Unsatisfiable:
 			return x.sendUnsatisfied(o, v)
 		}
-		lines = appendLength(lines, o, left)
+		lines = appendLength(lines, o, body.left)
+	}
+	if body.chunked {
+		lines = append(lines, "Transfer-Encoding: chunked\r\n"...)
 	}
 	x.storedHead(o, v, status, lines)
 	if string(x.req.Method) == "HEAD" {
 		return x.writeStored(o, 0, nil)
 	}
-	return x.relayFill(r, chunked, skip, left)
+	return x.relayArriving(&body)
 }
 
-// relayFill sends left bytes of a body that is arriving, behind skip that are not
-// wanted; all of it when left is -1.
-func (x *exchange) relayFill(r *cache.Reader, chunked bool, skip, left int64) fault.Kind {
+// arriving is what of a body that is arriving goes to one client, and how.
+type arriving struct {
+	reader  *cache.Reader
+	skip    int64 // bytes that are not wanted
+	left    int64 // bytes that are wanted behind them, -1 for all
+	chunked bool
+	coder   *encode.Stream // nil sends it as it is
+}
+
+// next is the next piece that is wanted; done says that there is none any more.
+func (b *arriving) next() (piece []byte, done bool, f fault.Kind, changed <-chan struct{}) {
 	for {
-		piece, done, phase, reason, changed := r.Next()
-		if n := min(skip, int64(len(piece))); n > 0 {
-			piece, skip = piece[n:], skip-n
+		piece, ended, phase, reason, changed := b.reader.Next()
+		if n := min(b.skip, int64(len(piece))); n > 0 {
+			piece, b.skip = piece[n:], b.skip-n
 		}
-		if left >= 0 && int64(len(piece)) > left {
-			piece = piece[:left]
+		if b.left >= 0 && int64(len(piece)) >= b.left {
+			piece, ended, phase = piece[:b.left], true, cache.Complete
 		}
 		switch {
 		case len(piece) > 0:
-			if chunked {
-				x.out = wire.AppendChunkSize(x.out, len(piece))
+			if b.left > 0 {
+				b.left -= int64(len(piece))
+			}
+			return piece, ended && b.left == 0, fault.None, nil
+		case ended && phase == cache.Complete && b.left <= 0:
+			return nil, true, fault.None, nil
+		case ended && phase == cache.Failed:
+			return nil, true, fault.Kind(reason), nil
+		case ended:
+			return nil, true, fault.AnswerCut, nil
+		case changed != nil:
+			return nil, false, fault.None, changed
+		}
+	}
+}
+
+// relayArriving sends a body as it arrives, behind the head that is in x.out.
+func (x *exchange) relayArriving(b *arriving) fault.Kind {
+	for {
+		piece, done, f, changed := b.next()
+		if f != fault.None {
+			return f
+		}
+		if b.coder != nil {
+			x.coded, _ = b.coder.Append(x.coded[:0], piece, changed != nil)
+			if done {
+				x.coded, _ = b.coder.End(x.coded)
+			}
+			piece = x.coded
+		}
+		if n := len(piece); n > 0 {
+			if b.chunked {
+				x.out = wire.AppendChunkSize(x.out, n)
 			}
 			if err := x.client.writeBoth(x.out, piece); err != nil {
 				return clientFault(err)
 			}
-			x.bytesOut += int64(len(piece))
-			if x.out = x.out[:0]; chunked {
+			x.bytesOut += int64(n)
+			if x.out = x.out[:0]; b.chunked {
 				x.out = append(x.out, "\r\n"...)
 			}
-			if left >= 0 {
-				if left -= int64(len(piece)); left == 0 {
-					return fault.None
-				}
-			}
-			continue
-		case done && phase == cache.Complete && left <= 0:
-			if chunked {
+		}
+		if done {
+			if b.chunked {
 				x.out = append(x.out, "0\r\n\r\n"...)
 			}
 			return x.flush()
-		case done && phase == cache.Failed:
-			return fault.Kind(reason)
-		case done:
-			return fault.AnswerCut
-		case changed == nil:
-			continue // all of it was to be skipped
+		}
+		if changed == nil {
+			continue
 		}
 		if f := x.flush(); f != fault.None {
 			return f
