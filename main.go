@@ -292,6 +292,7 @@ func (p *process) start(cfg *config.Config) error {
 			Metrics: p.metrics.Gatherer(),
 			Config:  func() ([]byte, error) { return config.Redacted(p.gateway.Current().Config), nil },
 			Routes:  p.gateway.Routes, Upstreams: p.gateway.Upstreams, Callers: p.gateway.Authenticators,
+			Cache: p.gateway.Cache, Purge: p.gateway.Purge,
 			Reload: func() error { return p.reload("admin") },
 		})
 		if err := p.admin.Listen(); err != nil {
@@ -454,6 +455,7 @@ func (p *process) end(signals <-chan os.Signal) int {
 		_ = p.admin.Shutdown(shut)
 		done()
 	}
+	within(saving, p.gateway.SaveCache)
 	within(patience, p.gateway.Close)
 	p.log.Info().Int("cut", cut).Msg("stopped")
 	return exitOK
@@ -462,6 +464,9 @@ func (p *process) end(signals <-chan os.Signal) int {
 // patience is how long signals and the end wait for what a reload that hangs
 // may hold.
 const patience = 2 * time.Second
+
+// saving is how long writing the stored answers to disk may take.
+const saving = 30 * time.Second
 
 // within calls f and returns when f does, or after d.
 func within(d time.Duration, f func()) {

@@ -59,8 +59,11 @@ type Options struct {
 	Routes    func() any             // becomes JSON
 	Upstreams func() any             // becomes JSON
 	Callers   func() any             // becomes JSON
-	Reload    func() error           // the error's text goes to the caller
-	Pprof     bool                   // serve /debug/pprof/
+	Cache     func() any             // becomes JSON
+	// Purge ends what is stored; the error's text goes to the caller.
+	Purge  func(scope, value string, soft bool) error
+	Reload func() error // the error's text goes to the caller
+	Pprof  bool         // serve /debug/pprof/
 }
 
 // Server is the door. Its methods are safe for concurrent use.
@@ -126,6 +129,8 @@ func (s *Server) table(o Options) []endpoint {
 	add(o.Routes != nil, endpoint{method: "GET", path: "/routes", help: "the routes in the order of the file", serve: showJSON(o.Routes)})
 	add(o.Upstreams != nil, endpoint{method: "GET", path: "/upstreams", help: "the upstreams and the state of their targets", serve: showJSON(o.Upstreams)})
 	add(o.Callers != nil, endpoint{method: "GET", path: "/auth", help: "the authenticators and what they hold", serve: showJSON(o.Callers)})
+	add(o.Cache != nil, endpoint{method: "GET", path: "/cache", help: "how much is stored", serve: showJSON(o.Cache)})
+	add(o.Purge != nil, endpoint{method: "POST", path: "/cache/purge", help: "end what is stored: ?url=, ?prefix=, ?tag= (each any number of times) or ?all, with &soft to make it stale only", serve: s.purge(o.Purge)})
 	add(o.Reload != nil, endpoint{method: "POST", path: "/reload", help: "read the configuration again: 200, or 422 with the mistakes", serve: s.reload(o.Reload)})
 	add(o.Pprof, endpoint{method: "GET", path: "/debug/pprof/", help: "profiles of the process", ownSite: true, serve: profile})
 	page := index(s.build, all)

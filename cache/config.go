@@ -12,6 +12,7 @@ type Config struct {
 	MaxObject       setting.Size `yaml:"max_object" default:"1MiB" min:"1KiB" max:"1GiB" doc:"The largest body that is stored."`
 	Name            string       `yaml:"name" default:"Sluice" doc:"The name of this cache in Cache-Status (RFC 9211); empty to send none."`
 	Target          string       `yaml:"target" default:"Sluice" doc:"NAME of the field NAME-Cache-Control that speaks to this cache alone, before all others (RFC 9213); empty for none. It is not sent to clients."`
+	File            string       `yaml:"file" doc:"Where stored answers are written when the process ends in order, and read when it starts. Empty: nowhere."`
 	Tags            []string     `yaml:"tags" doc:"Answer fields that hold surrogate keys to purge by, parted by spaces or commas. None: Surrogate-Key and Cache-Tag."`
 	ForwardTags     bool         `yaml:"forward_tags" default:"false" doc:"Let clients see these fields, such as a cache in front of this one."`
 	CDNCacheControl bool         `yaml:"cdn_cache_control" default:"true" doc:"Heed CDN-Cache-Control in place of Cache-Control and Expires (RFC 9213)."`

@@ -31,12 +31,15 @@ func (g *Gateway) cached(cfg *config.Config, next *Generation, p *setting.Proble
 	}
 }
 
-// startCache takes along what the cache before holds.
+// startCache takes along what the cache before holds, or an earlier process left.
 func (g *Gateway) startCache(next, old *Generation) {
-	if next.cache == nil || old == nil || old.cache == nil || old.cache.Store == next.cache.Store {
-		return
+	switch {
+	case next.cache == nil:
+	case old == nil || old.cache == nil:
+		g.loadCache(next)
+	case old.cache.Store != next.cache.Store:
+		next.cache.Adopt(old.cache.Store)
 	}
-	next.cache.Adopt(old.cache.Store)
 }
 
 // retireCache gives back the memory of a cache that next, which may be nil, does

@@ -267,3 +267,82 @@ func TestCacheUnsafeMethodsInvalidate(t *testing.T) {
 	e.want(b, "/other", 200, "answer 2", 2)
 	e.want(b, "/third", 200, "answer 1", 1)
 }
+
+func TestPurge(t *testing.T) {
+	b := startBackend(t, func(w http.ResponseWriter, r *http.Request, n int) {
+		h := w.Header()
+		h.Set("Cache-Control", "max-age=60, stale-while-revalidate=0")
+		h.Set("ETag", fmt.Sprintf(`"%d"`, n))
+		h.Set("Surrogate-Key", "all "+strings.Trim(r.URL.Path, "/"))
+		h.Set("Cache-Tag", "x,y")
+		fmt.Fprint(w, n)
+	})
+	e := startEdge(t, cachingTo(b, "{ key: { query: sorted } }"))
+	if a := e.want(b, "/a", 200, "1", 1); a.Header.Get("Surrogate-Key")+a.Header.Get("Cache-Tag") != "" {
+		t.Errorf("surrogate keys went on:\n%s", a.head)
+	}
+	e.want(b, "/b", 200, "1", 1)
+	e.want(b, "/b?x=2&a=1", 200, "1", 0)
+	asked := 1
+	for _, c := range []struct {
+		scope, value string
+		soft, hits   bool
+	}{
+		{"url", "http://test/b", false, true},
+		{"url", "http://test/a?z", false, true},
+		{"url", "http://TEST:80/x/%2e%2E/%61", false, false},
+		{"prefix", "http://test/a", false, false},
+		{"prefix", "http://test", false, false},
+		{"prefix", "https://test", false, true},
+		{"tag", "a", false, false},
+		{"tag", "b", false, true},
+		{"tag", "y", true, false},
+		{"all", "", false, false},
+	} {
+		if err := e.gateway.Purge(c.scope, c.value, c.soft); err != nil {
+			t.Fatal(err)
+		}
+		if !c.hits {
+			asked++
+		}
+		if e.get("/a"); b.asked("/a") != asked {
+			t.Errorf("%s %s: asked %d times, want %d", c.scope, c.value, b.asked("/a"), asked)
+			asked = b.asked("/a")
+		}
+	}
+	before := b.asked("/b?a=1&x=2")
+	e.get("/b?x=2&a=1")
+	e.get("/b?a=1&x=2")
+	if err := e.gateway.Purge("url", "http://test/b?x=2&a=1", false); err != nil {
+		t.Fatal(err)
+	}
+	if e.get("/b?a=1&x=2"); b.asked("/b?a=1&x=2") != before+2 {
+		t.Errorf("a sorted query: asked %d times, want %d", b.asked("/b?a=1&x=2"), before+2)
+	}
+	for scope, value := range map[string]string{"url": "/a", "prefix": "ftp://x/", "tag": "a b", "host": "x", "url ": "http:///a"} {
+		if e.gateway.Purge(scope, value, false) == nil {
+			t.Errorf("%s %q was taken", scope, value)
+		}
+	}
+}
+
+// What is stored is there again after a restart, and after a reload that changes
+// the memory.
+func TestCacheStays(t *testing.T) {
+	b := startBackend(t, func(w http.ResponseWriter, r *http.Request, n int) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		fmt.Fprint(w, n)
+	})
+	file := t.TempDir() + "/answers"
+	text := cachingTo(b, "on", "cache: { file: \""+file+"\" }")
+	e := startEdge(t, text)
+	e.want(b, "/a", 200, "1", 1)
+	e.apply(strings.Replace(text, "cache: { file", "cache: { size: 8MiB, file", 1))
+	e.want(b, "/a", 200, "1", 1)
+	e.apply(text + "\nreload: { watch: false }")
+	e.want(b, "/a", 200, "1", 1)
+	e.gateway.SaveCache()
+	e.stop()
+	again := startEdge(t, text)
+	again.want(b, "/a", 200, "1", 1)
+}

@@ -1,5 +1,23 @@
 package proxy
 
+import "sluice/wire"
+
+// NormalPath is the form in which requests for path are matched and forwarded. ok
+// is false for what no request may ask for. An empty path is "/".
+func NormalPath(path string) (normal string, ok bool) {
+	if path == "" {
+		path = "/"
+	}
+	var r wire.Request
+	head := []byte("GET " + path + " HTTP/1.1\r\nHost: h\r\n\r\n")
+	n, err := r.Parse(head, wire.Limits{Bytes: len(head), Fields: 1})
+	if err != nil || n != len(head) || r.Form != wire.OriginForm || r.HasQuery {
+		return "", false
+	}
+	b, ok := normalPath(r.Path, nil)
+	return string(b), ok
+}
+
 // normalPath brings the path of a request target into the one form that is
 // matched and forwarded, so that no policy is passed by under another spelling.
 // It returns path itself when that is normal already, else the normal form
