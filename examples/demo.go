@@ -35,6 +35,7 @@ const help = `Sluice demo: http://localhost:8080 with two backends inside this p
 
   curl -i  localhost:8080/                      a fixed answer
   curl -i  localhost:8080/users/7               forwarded, path rewritten, header added
+  curl -i  localhost:8080/catalogue             from memory for 10 s: read Age and Cache-Status
   curl     localhost:8080/orders                balanced over two targets: repeat it
   curl -i  localhost:8080/account               401: a key is needed
   curl -i  -HX-API-Key:slk_VUlW7YSJJ6LCuCVfJXN2qDQIdufOpj3nnSCbvXaZWCN31pW9p localhost:8080/account
@@ -44,6 +45,7 @@ const help = `Sluice demo: http://localhost:8080 with two backends inside this p
   curl -i -X POST localhost:8080/users/7        405 with Allow
   curl -s  localhost:9901/auth                  the authenticators and what they hold
   curl -s  localhost:9901/upstreams             the private door: live state
+  curl -X POST 'localhost:9901/cache/purge?prefix=http://localhost:8080/catalogue'
   curl -s  localhost:9901/metrics | grep sluice_requests
   bin/sluice explain -c examples/demo.yaml GET http://localhost/users/7
 

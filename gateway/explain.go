@@ -94,6 +94,7 @@ func describe(cfg *config.Config, d *proxy.Decision) string {
 		l := cfg.Limits[name]
 		row("limit", "%s: %s for each %s", name, l.String(), l.Key)
 	}
+	explainCache(row, cfg, r)
 	switch {
 	case r.Respond != nil:
 		row("answer", "respond %d, %d bytes", r.Respond.Status, len(r.Respond.Body))
@@ -142,6 +143,44 @@ func explainCallers(row func(stage, format string, args ...any), c *config.Route
 	if c.Require != nil {
 		row("", "who must have %s", c.Require)
 	}
+}
+
+// explainCache tells what a route answers from memory.
+func explainCache(row func(stage, format string, args ...any), cfg *config.Config, r *proxy.Route) {
+	if c := routeConfig(cfg, r.Name).Cache; c != nil {
+		life := "for as long as the origin says"
+		if c.TTL > 0 {
+			life = fmt.Sprintf("for %s, whatever the origin says of freshness", c.TTL)
+			if c.Mode == "fallback" {
+				life = fmt.Sprintf("for as long as the origin says, else for %s", c.TTL)
+			}
+		}
+		row("lookup", "answers from memory %s, bodies up to %s", life, cfg.Cache.MaxObject)
+		if c.SWR > 0 || c.SIE > 0 {
+			row("", "stale for %s while fetched anew, for %s when the origin fails", c.SWR, c.SIE)
+		}
+		row("", "key: scheme, host, path, query (%s%s)%s", c.Key.Query, listed(c.Key.Parameters),
+			listed(slices.Concat(c.Key.Headers, c.Key.Cookies, c.Key.Claims)))
+		if r.Auth != nil {
+			row("", "shared with: %s", map[string]string{
+				"origin": "everybody who may pass, where the origin says so", "identity": "the same caller only", "all": "everybody who may pass",
+			}[c.Share])
+		}
+		if r.CacheWait > 0 {
+			row("", "those who miss together wait up to %s for the first", r.CacheWait)
+		}
+	}
+	if r.Compress != nil {
+		row("deliver", "compressed where the target did not, and the client takes it")
+	}
+}
+
+// listed is ", a, b" for a list.
+func listed(words []string) string {
+	if len(words) == 0 {
+		return ""
+	}
+	return ", " + strings.Join(words, ", ")
 }
 
 func explainForward(row func(stage, format string, args ...any), r *proxy.Route, d *proxy.Decision) {

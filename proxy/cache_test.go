@@ -346,3 +346,40 @@ func TestCacheStays(t *testing.T) {
 	again := startEdge(t, text)
 	again.want(b, "/a", 200, "1", 1)
 }
+
+func TestCacheStoresNothingIncomplete(t *testing.T) {
+	n := 0
+	breaking := startOrigin(t, func(w *wireEnd) {
+		if _, err := w.tryHead(); err != nil {
+			return
+		}
+		n++
+		switch n {
+		case 1:
+			w.send("HTTP/1.1 200 OK\nCache-Control: max-age=60\nContent-Length: 50\n\nshort")
+		case 2:
+			w.send("HTTP/1.1 200 OK\nCache-Control: max-age=60\nTransfer-Encoding: chunked\n\n5\nshort\n")
+		case 3:
+			w.send("HTTP/1.1 200 OK\nCache-Control: max-age=60\nTransfer-Encoding: chunked\n\n5\nshort\nZZ\n")
+		default:
+			w.send("HTTP/1.1 200 OK\nCache-Control: max-age=60\nContent-Length: 5\nConnection: close\n\nwhole")
+		}
+	})
+	e := startEdge(t, "upstreams: { app: \""+breaking.url()+"\" }\nroutes: [ { name: app, upstream: app, cache: on } ]\n")
+	for i := range 3 {
+		w := e.dial()
+		w.send("GET /a HTTP/1.1\nHost: test\nConnection: close\n\n")
+		if text, err := w.rest(); err == nil && strings.Contains(text, " 200 ") {
+			t.Errorf("request %d: an answer that broke off ended in order:\n%s", i+1, text)
+		}
+	}
+	if a := e.get("/a"); a.body != "whole" {
+		t.Errorf("%q", a.body)
+	}
+	if a := e.get("/a"); a.body != "whole" || !strings.Contains(a.Header.Get("Cache-Status"), "hit") {
+		t.Errorf("%q, %s", a.body, a.Header.Get("Cache-Status"))
+	}
+	if n != 4 {
+		t.Errorf("asked %d times", n)
+	}
+}
