@@ -78,7 +78,10 @@ func (e *edge) tryApply(text string) error {
 	if e.logs == "" {
 		e.logs = "{ access: { output: \"" + e.logFile + "\" }, audit: { enabled: false } }"
 	}
-	text = "listen: [\"127.0.0.1:0\"]\nlog: " + e.logs + "\n" + text
+	if !strings.HasPrefix(text, "listen:") {
+		text = "listen: [\"127.0.0.1:0\"]\n" + text
+	}
+	text += "\nlog: " + e.logs + "\n"
 	cfg, err := config.Parse("test.yaml", []byte(text), &config.Sources{})
 	if err != nil {
 		return err
