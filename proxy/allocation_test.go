@@ -47,7 +47,7 @@ type rawClient struct {
 
 func newRawClient(t testing.TB, e *edge, request, end string) *rawClient {
 	w := e.dial()
-	c := &rawClient{t: t, conn: w.Conn, request: []byte(crlf(request)), buf: make([]byte, 8192)}
+	c := &rawClient{t: t, conn: w.Conn, request: []byte(crlf(request)), buf: make([]byte, 128<<10)}
 	if _, err := c.conn.Write(c.request); err != nil {
 		t.Fatal(err)
 	}
