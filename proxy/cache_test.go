@@ -383,3 +383,29 @@ func TestCacheStoresNothingIncomplete(t *testing.T) {
 		t.Errorf("asked %d times", n)
 	}
 }
+
+// While a target fails, stale answers go on, and it is not asked for each of them.
+func TestCacheRefreshesWithPauses(t *testing.T) {
+	b := startBackend(t, func(w http.ResponseWriter, r *http.Request, n int) {
+		if n > 1 {
+			w.WriteHeader(503)
+			return
+		}
+		w.Header().Set("Date", time.Now().Add(-10*time.Second).UTC().Format(http.TimeFormat))
+		w.Header().Set("Cache-Control", "max-age=5, stale-while-revalidate=60, stale-if-error=60")
+		fmt.Fprint(w, "answer ", n)
+	})
+	e := startEdge(t, cachingTo(b, "on"))
+	e.get("/a")
+	e.get("/a")
+	eventually(t, "the refresh has failed", func() bool { return b.asked("/a") == 2 })
+	began := time.Now()
+	for range 200 {
+		if a := e.get("/a"); a.body != "answer 1" {
+			t.Fatalf("%d %q", a.StatusCode, a.body)
+		}
+	}
+	if most := 3 + int(time.Since(began)/time.Second); b.asked("/a") > most {
+		t.Errorf("asked %d times in %v", b.asked("/a"), time.Since(began))
+	}
+}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"time"
@@ -17,7 +18,11 @@ import (
 func (x *exchange) refresh(o *cache.Object) {
 	k, c := &x.cached, x.snapshot.Cache
 	k.generation = c.Generation(cache.URI(k.key))
-	fill, leads := c.Join(x.fillKey())
+	key := x.fillKey()
+	if c.Passes(key, x.when.Unix()) {
+		return // it has just failed
+	}
+	fill, leads := c.Join(key)
 	if !leads {
 		fill.Leave()
 		return
@@ -30,8 +35,12 @@ func (x *exchange) refresh(o *cache.Object) {
 	z := &y.cached
 	z.object, z.lists, z.fill, z.generation = o, k.lists, fill, k.generation
 	z.whole, z.validates = true, o.Validates()
+	z.full = append(z.full[:0], key...)
 	go y.refreshes()
 }
+
+// refreshAgain is how long, in seconds, a refresh that failed is not tried again.
+const refreshAgain = 2
 
 // again is the same request once more, for nobody. It is nil when its head
 // cannot be copied.
@@ -83,8 +92,15 @@ func (x *exchange) refreshes() {
 	x.when = time.Now()
 	x.start = wire.Stamp(x.when)
 	x.setDeadline(&x.snapshot.Settings)
-	if f := x.answer(); f != fault.None {
+	key := bytes.Clone(x.cached.full)
+	f := x.answer()
+	if f != fault.None {
 		x.failFill(f)
+	}
+	if f != fault.None || x.answered >= 500 {
+		// A target that fails is not asked once for each request that has been
+		// answered already.
+		x.snapshot.Cache.Pass(key, time.Now().Unix()+refreshAgain)
 	}
 	x.route.Stats.Refreshed(x.cached.status.Stored)
 }
