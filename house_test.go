@@ -15,7 +15,7 @@ import (
 // never one of its own floor. A package whose path ends in /... stands for all
 // below it. See docs/architecture.md.
 var floors = map[string]int{
-	"fault": 0, "observe": 0, "wire": 0, "setting": 0, "redis": 0,
+	"fault": 0, "observe": 0, "wire": 0, "setting": 0, "redis": 0, "document": 0,
 	"auth": 1, "limiter": 1, "cache": 1, "encode": 1, "transform": 1, "aggregate": 1, "transcode": 1,
 	"pool":  2,
 	"proxy": 3, "config": 3,
@@ -31,10 +31,13 @@ var floors = map[string]int{
 var neighbours = map[[2]string]string{
 	{"", "examples"}:                         "sluice demo serves them",
 	{"redis", "setting"}:                     "its settings are written in these words",
+	{"document", "setting"}:                  "the same",
+	{"document", "wire"}:                     "formats are agreed on by the fields of a request",
 	{"e2e", "e2e/rig"}:                       "the rig is what these tests are written with",
 	{"e2e", "examples"}:                      "the tests run them",
 	{"bench/faults", "bench/faults/backend"}: "the backend that breaks on purpose",
 	{"bench/faults", "bench/faults/load"}:    "the load that measures",
+	{"loadtest/caching", "e2e/rig"}:          "the long figures are the tests' own, taken longer",
 	{"loadtest/limits", "e2e/rig"}:           "the same",
 	{"loadtest/soak", "e2e/rig"}:             "the long figures are the tests' own, taken longer",
 }
