@@ -16,15 +16,16 @@ type admission struct {
 	memory uint32 // how many thrown out objects are remembered
 }
 
-// newAdmission returns the memory for about n objects: 1/4 byte a counter, four
-// counters an object to keep strangers apart, and eight bytes a ghost.
+// newAdmission returns the memory for about n objects: 1/4 byte a counter, 32
+// counters an object to keep strangers apart (with four of them every tenth
+// object of a scan got into the large queue), and eight bytes a ghost.
 func newAdmission(n int) *admission {
 	size := 1 << 10
 	for size < n {
 		size *= 2
 	}
 	return &admission{
-		counts: make([]atomic.Uint32, size/4),
+		counts: make([]atomic.Uint32, 2*size),
 		ghosts: make([]atomic.Uint32, size),
 		turns:  make([]atomic.Uint32, size),
 		memory: uint32(size),

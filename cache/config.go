@@ -13,6 +13,7 @@ type Config struct {
 	Name            string       `yaml:"name" default:"Sluice" doc:"The name of this cache in Cache-Status (RFC 9211); empty to send none."`
 	Target          string       `yaml:"target" default:"Sluice" doc:"NAME of the field NAME-Cache-Control that speaks to this cache alone, before all others (RFC 9213); empty for none. It is not sent to clients."`
 	File            string       `yaml:"file" doc:"Where stored answers are written when the process ends in order, and read when it starts. Empty: nowhere."`
+	Shared          *FleetConfig `yaml:"shared" doc:"Purge together with other gateways, and share stored answers, over Redis. Short form: its name."`
 	Tags            []string     `yaml:"tags" doc:"Answer fields that hold surrogate keys to purge by, parted by spaces or commas. None: Surrogate-Key and Cache-Tag."`
 	ForwardTags     bool         `yaml:"forward_tags" default:"false" doc:"Let clients see these fields, such as a cache in front of this one."`
 	CDNCacheControl bool         `yaml:"cdn_cache_control" default:"true" doc:"Heed CDN-Cache-Control in place of Cache-Control and Expires (RFC 9213)."`
@@ -60,7 +61,7 @@ type RouteConfig struct {
 	Negative   setting.Duration `yaml:"negative_ttl" default:"0" max:"24h" doc:"The ttl of 404, 405, 410, 414 and 501, and of the error statuses in statuses."`
 	SWR        setting.Duration `yaml:"stale_while_revalidate" default:"0" max:"8760h" doc:"How long a stale answer may be sent while it is fetched anew, where the origin does not say (RFC 5861)."`
 	SIE        setting.Duration `yaml:"stale_if_error" default:"0" max:"8760h" doc:"How long a stale answer may be sent when the origin fails, where the origin does not say (RFC 5861)."`
-	Wait       setting.Duration `yaml:"collapse_timeout" default:"10s" max:"10m" doc:"How long a request may wait for another that asks the origin for the same. 0: every one asks for itself."`
+	Wait       setting.Duration `yaml:"collapse_timeout" default:"5s" max:"10m" doc:"How long a request may wait for another that asks the origin for the same. 0: every one asks for itself."`
 	Methods    []string         `yaml:"methods" doc:"Methods answered from the cache, of GET, HEAD and QUERY. None: GET and HEAD."`
 	Statuses   []int            `yaml:"statuses" doc:"The only statuses that are stored. None: all that RFC 9111 allows, but 400, 401, 407, 408, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429 and 431, which depend on more of a request than its key."`
 	Key        KeyConfig        `yaml:"key" doc:"What tells one stored answer from another besides scheme, host and path."`

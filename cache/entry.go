@@ -165,8 +165,11 @@ func nextLine(h []byte) (name, value, rest []byte) {
 var crlf = []byte("\r\n")
 
 // fieldsOf splits a stored head into fields.
-func fieldsOf(head []byte) []wire.Field {
-	var fields []wire.Field
+func fieldsOf(head []byte) []wire.Field { return AppendFields(nil, head) }
+
+// AppendFields appends the fields of a head in its stored form, lines that end in
+// CRLF, to fields.
+func AppendFields(fields []wire.Field, head []byte) []wire.Field {
 	for len(head) > 0 {
 		name, value, rest := nextLine(head)
 		if rest == nil {

@@ -2,8 +2,10 @@ package cache
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Fills are the answers that are being fetched, by key: of those who miss one key
@@ -159,14 +161,19 @@ func (f *Fill) Open(o *Object, length int64, unread func()) *Reader {
 	return r
 }
 
-// Append adds a piece to the body, which is copied. It is false when nobody reads
-// it any more. While a body is larger than what is kept, it waits for the
-// slowest reader; those who do not read in time leave.
-func (f *Fill) Append(piece []byte) bool {
+// Append adds a piece to the body, which is copied. It is false when nobody wants
+// it any more. While a body is larger than what is kept, it waits for the slowest
+// reader: one who takes nothing for as long as patience, while others have all
+// there is, is left behind.
+func (f *Fill) Append(piece []byte, patience time.Duration) bool {
 	f.mu.Lock()
 	f.body = append(f.body, piece...)
 	f.wake()
 	for int64(len(f.body)) > f.most && !f.idle {
+		if len(f.readers) == 0 {
+			f.idle = true // it was to be kept, and is too large for that
+			break
+		}
 		if !f.spilling {
 			f.spilling = true
 			f.mu.Unlock()
@@ -180,12 +187,35 @@ func (f *Fill) Append(piece []byte) bool {
 		f.room = make(chan struct{})
 		room := f.room
 		f.mu.Unlock()
-		<-room
-		f.mu.Lock()
+		t := time.NewTimer(patience)
+		select {
+		case <-room:
+		case <-t.C:
+		}
+		t.Stop()
+		if f.mu.Lock(); f.room == room {
+			f.leaveBehind()
+		}
 	}
 	idle := f.idle
 	f.mu.Unlock()
 	return !idle
+}
+
+// leaveBehind ends the readers that hold up all others.
+func (f *Fill) leaveBehind() {
+	end, waits := f.base+int64(len(f.body)), false
+	for _, r := range f.readers {
+		waits = waits || r.at == end
+	}
+	if !waits {
+		return // it is everybody's pace
+	}
+	f.readers = slices.DeleteFunc(f.readers, func(r *Reader) bool {
+		r.behind = r.at == f.base
+		return r.behind
+	})
+	f.wake()
 }
 
 // Idle tells whether nobody reads the body any more.
@@ -247,8 +277,9 @@ func (f *Fill) End(phase Phase, fault uint8) {
 
 // Reader is one who reads the body of a fill while it arrives.
 type Reader struct {
-	fill *Fill
-	at   int64
+	fill   *Fill
+	at     int64
+	behind bool // the body went on without it
 }
 
 // Read returns a reader at the start of the body, nil when that is no longer
@@ -256,7 +287,7 @@ type Reader struct {
 func (f *Fill) Read() *Reader {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.base > 0 || f.spilling || f.phase != Open && f.phase != Complete {
+	if f.idle || f.base > 0 || f.spilling || f.phase != Open && f.phase != Complete {
 		return nil
 	}
 	r := &Reader{fill: f}
@@ -271,6 +302,9 @@ func (r *Reader) Next() (piece []byte, done bool, phase Phase, fault uint8, chan
 	f := r.fill
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if r.behind {
+		return nil, true, Lost, 0, nil
+	}
 	if at := r.at - f.base; at < int64(len(f.body)) {
 		piece = f.body[at:len(f.body):len(f.body)]
 		r.at += int64(len(piece))
@@ -287,8 +321,9 @@ func (f *Fill) took() {
 	}
 }
 
-// Close says that r reads no more. A body that nobody reads need not arrive.
-func (r *Reader) Close() {
+// Close says that r reads no more. A body that nobody reads need not arrive, unless
+// r wants it kept: its client has what it asked for.
+func (r *Reader) Close(keep bool) {
 	f := r.fill
 	f.mu.Lock()
 	for i, other := range f.readers {
@@ -297,7 +332,7 @@ func (r *Reader) Close() {
 			break
 		}
 	}
-	now := !f.idle && len(f.readers) == 0 && f.phase == Open
+	now := !f.idle && len(f.readers) == 0 && f.phase == Open && !(keep && !f.spilling)
 	f.idle = f.idle || now
 	f.took()
 	f.mu.Unlock()

@@ -145,7 +145,7 @@ func (p *Policy) Common(a *Ask) bool {
 			return true
 		}
 	}
-	return !a.authorized && !a.Identified && !a.cookies
+	return !a.authorized && !a.Identified && !a.cookies && !a.Control.has(FlagNoStore)
 }
 
 // unkeyed are request fields that frameworks let change what is asked for: the
@@ -158,6 +158,8 @@ var unkeyed = []string{
 	"x-original-url", "x-original-uri", "x-original-host", "x-original-method", "x-original-path",
 	"x-rewrite-url", "x-rewrite-uri", "x-request-uri", "x-proxy-url", "x-url-scheme", "x-host",
 	"x-http-host-override", "x-http-destinationurl", "x-envoy-original-path", "x-forwarded",
+	"x-matched-path", "x-now-route-matches", "x-nextjs-data", "x-invoke-query", "x-invoke-output", "x-prerender-revalidate",
+	"x-scheme", "x-proto", "x-original-query", "x-override-url", "x-http-path-override", "x-backend-host",
 	"x-middleware-subrequest", "x-middleware-prefetch", "x-invoke-path", "x-invoke-status",
 	"front-end-https", "request-uri", "base-url", "destination",
 }

@@ -79,7 +79,7 @@ func (p *Policy) Read(a *Ask, r *wire.Request, trusted bool) {
 		case wire.CacheControl:
 			a.Control.add(f.Value)
 		case wire.Forwarded:
-			unkeyed = unkeyed || trusted && containsFold(f.Value, "host=")
+			unkeyed = unkeyed || trusted && (containsFold(f.Value, "host=") || containsFold(f.Value, "proto="))
 		case wire.Range:
 			if a.rangeLines++; a.rangeLines == 1 {
 				a.ranges = f.Value

@@ -394,6 +394,8 @@ func TestEveryRequirementIsTested(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, _ := filepath.Glob("*_test.go")
+	more, _ := filepath.Glob("../proxy/cache*_test.go")
+	files = append(files, more...)
 	var code []byte
 	for _, f := range files {
 		b, err := os.ReadFile(f)
@@ -410,7 +412,7 @@ func TestEveryRequirementIsTested(t *testing.T) {
 		rows++
 		cells := strings.Split(strings.Trim(line, "|"), "|")
 		names := regexp.MustCompile("`(Test[^`]+)`").FindAllStringSubmatch(cells[len(cells)-1], -1)
-		if len(names) == 0 && !strings.Contains(cells[len(cells)-1], "proxy") && !strings.Contains(cells[len(cells)-1], "store") && !strings.Contains(cells[len(cells)-1], "not done") {
+		if len(names) == 0 && !strings.Contains(cells[len(cells)-1], "not done") {
 			t.Errorf("no test: %s", line)
 		}
 		for _, m := range names {

@@ -10,7 +10,24 @@ import (
 type Cache struct {
 	*Store
 	*Fills
+	Fleet  *Fleet // nil when it is this gateway's alone
 	Config Config
+}
+
+// Keep stores o. Where gateways share what they store it goes to their Redis too;
+// ticket is what that gave out before the origin was asked.
+func (c *Cache) Keep(o *Object, ticket Ticket) {
+	if c.Put(o) && c.Fleet != nil {
+		c.Fleet.Put(o, ticket)
+	}
+}
+
+// Changed ends what is stored under uri, here and on the gateways' Redis.
+func (c *Cache) Changed(uri []byte) {
+	c.Invalidate(uri)
+	if c.Fleet != nil {
+		c.Fleet.Invalidate(uri)
+	}
 }
 
 // New returns an empty cache for c, which must be valid.

@@ -346,3 +346,25 @@ func (p *Policy) unstored(f *wire.Field) bool {
 	}
 	return p.own != "" && wire.EqualFold(f.Name, p.own)
 }
+
+// AppendExcluded appends the lines of an answer that Admit left out of what is
+// stored because Cache-Control says that they are for one request alone
+// (no-cache="..." and private="...", RFC 9111 5.2.2).
+func (p *Policy) AppendExcluded(dst []byte, fields []wire.Field) []byte {
+	var c Control
+	c.reset()
+	for i := range fields {
+		if fields[i].Kind == wire.CacheControl {
+			c.add(fields[i].Value)
+		}
+	}
+	if c.fieldLists == 0 {
+		return dst
+	}
+	for i := range fields {
+		if f := &fields[i]; !f.Drop && !f.Kind.HopByHop() && !p.unstored(f) && f.Kind != wire.SetCookie && c.excludes(f.Name) {
+			dst = appendLine(dst, f.Name, f.Value)
+		}
+	}
+	return dst
+}

@@ -34,8 +34,12 @@ type Store struct {
 	largest     int
 	pending     [stripes]pendingList
 	waiting     atomic.Int64 // objects in pending
-	buffers     sync.Pool
-	stripes     [stripes]stripe // of those who replace an object, by its sum
+	// full is set when main has had to push something out. Until then nothing is
+	// lost for want of room in small: not while a cache fills, and not what one
+	// takes over from another.
+	full    atomic.Bool
+	buffers sync.Pool
+	stripes [stripes]stripe // of those who replace an object, by its sum
 
 	evicted, refused atomic.Uint64
 }
@@ -60,9 +64,13 @@ type StoreConfig struct {
 const LeastBytes = 4 << 20
 
 const (
-	hotShare    = 8  // of the bytes, one in so many
+	hotShare    = 16 // of the bytes, one in so many
 	smallShare  = 10 // of the rest, one in so many
 	objectGuess = 4 << 10
+	// hotFrom is how often an object was asked for, without luck in the hot tier,
+	// before it is let in: one that stays for long serves more than many that
+	// drive each other out.
+	hotFrom = 3
 	// headRoom is what an object may have besides its body.
 	headRoom = 128 << 10
 	// never is a life window that does not end: objects carry their own.
@@ -78,7 +86,7 @@ func NewStore(cfg StoreConfig) (*Store, error) {
 	rest := bytes - hotBytes
 	smallBytes := rest / smallShare
 	n := int(bytes / objectGuess)
-	s.hot = newHot(hotBytes, max(n/hotShare, 64))
+	s.hot = newHot(hotBytes, max(2*n/hotShare, 64)) // objects that are small fill it too
 	s.admit = newAdmission(2 * n)
 	size := 1 << 14
 	for size < 4*n && size < 1<<22 {
@@ -146,7 +154,7 @@ func (s *Store) Get(key []byte) *Object {
 	if o == nil {
 		return nil
 	}
-	if s.admit.asked(sum) > 0 {
+	if s.admit.asked(sum) >= hotFrom-1 {
 		s.hot.promote(o, version)
 	}
 	return s.current(o)
@@ -198,26 +206,33 @@ func (s *Store) current(o *Object) *Object {
 }
 
 // Put stores o in the place of the object that had its key. It is false when o
-// is too large. o must not be changed any more.
+// is too large, or has been purged or changed since it was asked for. o must not be changed any more.
 func (s *Store) Put(o *Object) bool {
 	if size := o.Size(); size > s.largest || len(o.Tags) > math.MaxUint16 || len(o.Vary)|len(o.ETag) > math.MaxUint16 {
 		s.refused.Add(1)
 		return false
 	}
 	o.sum, o.place, o.tier = maphash.Bytes(s.seed, o.Key), s.placeOf(URI(o.Key)), s.hot
+	if verdict, _ := s.purges.hit(o); verdict == gone || o.Generation != s.generations[o.place].Load() {
+		return false // it must not push out what was fetched since
+	}
 	name := nameOf(o.sum)
 	buf := s.buffers.Get().(*[]byte)
 	*buf = AppendObject((*buf)[:0], o)
-	q, other := s.small, s.main
-	if len(*buf) > s.smallMost || s.admit.count(o.sum) > 0 || s.admit.ghost(o.sum) {
-		q, other = other, q
-	}
 	i := stripeOf(o.sum)
 	s.stripes[i].Lock()
 	// An older version must not outlive this one in the other queue, nor on its
 	// way from one to the other: those who move it have done so, or have put it
 	// down, when both queues have been locked once.
-	_ = other.Delete(name)
+	inSmall, inMain := s.small.Delete(name) == nil, s.main.Delete(name) == nil
+	q := s.small
+	switch {
+	case inMain || inSmall && s.admit.count(o.sum) > 0 || len(*buf) > s.smallMost || s.admit.ghost(o.sum):
+		q = s.main
+	case !inSmall:
+		// What strangers in the same place were asked for is not its merit.
+		s.admit.forget(o.sum)
+	}
 	err := q.Set(name, *buf)
 	s.forget(name, i)
 	s.hot.replaced(o.sum, o)
@@ -292,7 +307,7 @@ const (
 // for any more. bigcache calls it under the lock of a shard.
 func (s *Store) leftSmall(name string, entry []byte, _ bigcache.RemoveReason) {
 	sum := passThrough{}.Sum64(name)
-	if s.admit.count(sum) > 0 && s.wait(sum, name, entry) {
+	if (!s.full.Load() || s.admit.count(sum) > 0) && s.wait(sum, name, entry) {
 		return
 	}
 	s.admit.thrownOut(sum)
@@ -303,6 +318,9 @@ func (s *Store) leftSmall(name string, entry []byte, _ bigcache.RemoveReason) {
 // leftMain gives an object that was asked for another turn in the large queue.
 func (s *Store) leftMain(name string, entry []byte, _ bigcache.RemoveReason) {
 	sum := passThrough{}.Sum64(name)
+	if !s.full.Load() {
+		s.full.Store(true)
+	}
 	if (s.hot.wanted(sum) || s.admit.spend(sum)) && s.wait(sum, name, entry) {
 		return
 	}

@@ -197,6 +197,25 @@ func TestStoreUnderLoad(t *testing.T) {
 	}
 }
 
+// While there is room nothing is thrown out, asked for or not: what one store
+// takes over from another comes without its counts.
+func TestStoreFillsBeforeItThrowsOut(t *testing.T) {
+	s := newTestStore(t, 16<<20)
+	const objects = 5000 // of 16 MiB the half, more than the small queue holds
+	body := string(make([]byte, 1500))
+	for i := range objects {
+		s.Put(object(fmt.Sprint("key", i), body))
+	}
+	for i := range objects {
+		if s.Get([]byte(fmt.Sprint("key", i))) == nil {
+			t.Fatalf("object %d is gone, %+v", i, s.Stats())
+		}
+	}
+	if n := s.Stats(); n.Evicted > 0 || n.Objects != objects {
+		t.Errorf("%+v", n)
+	}
+}
+
 // No version of an object may come back once a later one was stored, however it
 // moves between the queues.
 func TestNoOldVersionComesBack(t *testing.T) {

@@ -83,6 +83,10 @@ func listsTag(list, tag []byte) bool {
 	return false
 }
 
+// ListsTag tells whether an If-None-Match value names tag, or any (RFC 9110
+// 13.1.2).
+func ListsTag(list, tag []byte) bool { return listsTag(list, tag) }
+
 // NotModified tells whether the client has what e holds already, so that it
 // gets a 304 (RFC 9111 4.3.2): If-None-Match, or without it If-Modified-Since.
 // now, Unix nanoseconds, is for dates with two-digit years.
