@@ -17,8 +17,10 @@
 package config
 
 import (
+	"sluice/aggregate"
 	"sluice/auth"
 	"sluice/cache"
+	"sluice/document"
 	"sluice/encode"
 	"sluice/limiter"
 	"sluice/observe"
@@ -141,35 +143,49 @@ type Shutdown struct {
 }
 
 // Route says what is done with the requests that it matches. Exactly one of
-// Upstream, Split, Redirect and Respond is set.
+// Upstream, Split, Aggregate, Redirect and Respond is set.
 type Route struct {
-	Name     string               `yaml:"name" doc:"The name in logs and metrics. Needed, and unique."`
-	Match    Match                `yaml:"match" doc:"Which requests. Short form: the path."`
-	Upstream string               `yaml:"upstream" doc:"The upstream that answers."`
-	Split    *Split               `yaml:"split" doc:"Several upstreams that share the requests by weight."`
-	Redirect *Redirect            `yaml:"redirect" doc:"Answer with a redirect. Short form: where to."`
-	Respond  *Respond             `yaml:"respond" doc:"Answer with fixed content. Short form: the body."`
-	Rewrite  *Rewrite             `yaml:"rewrite" doc:"Change the target of the request before it is forwarded."`
-	Mirror   *Mirror              `yaml:"mirror" doc:"Send a copy of requests to another upstream and drop its answers. Short form: the upstream."`
-	Request  HeaderEdit           `yaml:"request" doc:"Changes of the request's header."`
-	Response HeaderEdit           `yaml:"response" doc:"Changes of the answer's header."`
-	Path     string               `yaml:"path_form" default:"normalized" enum:"normalized,raw" doc:"What the target sees: the normalized path that was matched, or the client's own bytes (see docs/routing.md for what that risks)."`
-	Upgrade  bool                 `yaml:"upgrade" default:"true" doc:"Let clients upgrade to another protocol (WebSocket)."`
-	IP       *auth.AddressConfig  `yaml:"ip" doc:"Which addresses may call at all."`
-	CORS     *auth.CORSConfig     `yaml:"cors" doc:"Which pages of other origins may call from a browser. Short form: one origin."`
-	Auth     *RouteAuth           `yaml:"auth" doc:"Who may call: authenticators of which one must prove the caller. Short form: one name, or a list."`
-	Require  *auth.RequireConfig  `yaml:"require" doc:"What a proven caller must be besides."`
-	Cache    *cache.RouteConfig   `yaml:"cache" doc:"Answer from memory (RFC 9111), see docs/cache.md. Short form: its ttl, or on for what the origin says."`
-	Compress *encode.Config       `yaml:"compress" doc:"Compress answers that are not. Short form: on."`
-	MaxBody  *setting.Size        `yaml:"max_body" doc:"Bytes of a request's body, instead of server.max_body. 0 is without bound."`
-	Budget   setting.Duration     `yaml:"budget" doc:"The time that everything for a request must fit in: waiting, connecting, every try and pause, the answer. 0 is without bound."`
-	Rate     List                 `yaml:"limit" doc:"The rate limits that its requests must pass, all of them. Short form: one name."`
-	Retry    *Retry               `yaml:"retry" doc:"When and how a failed request is tried again."`
-	Hedge    *Hedge               `yaml:"hedge" doc:"Ask a second target when the first is slow. Short form: after."`
-	Fallback []Fallback           `yaml:"fallback" one:"true" doc:"What answers when the upstream fails, in this order. One entry needs no list."`
-	Priority string               `yaml:"priority" default:"normal" enum:"low,normal,high" doc:"Who is shed first when an upstream with an adaptive limit is overloaded."`
-	Limit    *pool.BulkheadConfig `yaml:"concurrency" doc:"A bound on the route's requests at work at one time."`
-	Timeout  setting.Duration     `yaml:"response_timeout" doc:"From the request sent to the head of the answer, instead of the upstream's timeouts.response."`
+	Name      string               `yaml:"name" doc:"The name in logs and metrics. Needed, and unique."`
+	Match     Match                `yaml:"match" doc:"Which requests. Short form: the path."`
+	Upstream  string               `yaml:"upstream" doc:"The upstream that answers."`
+	Split     *Split               `yaml:"split" doc:"Several upstreams that share the requests by weight."`
+	Aggregate map[string]Branch    `yaml:"aggregate" doc:"Answer with one JSON document that is made of the answers of several upstreams, by name. See docs/aggregation.md."`
+	Compose   *aggregate.Config    `yaml:"compose" doc:"How aggregate makes the whole of its branches."`
+	Redirect  *Redirect            `yaml:"redirect" doc:"Answer with a redirect. Short form: where to."`
+	Respond   *Respond             `yaml:"respond" doc:"Answer with fixed content. Short form: the body."`
+	Rewrite   *Rewrite             `yaml:"rewrite" doc:"Change the target of the request before it is forwarded."`
+	Mirror    *Mirror              `yaml:"mirror" doc:"Send a copy of requests to another upstream and drop its answers. Short form: the upstream."`
+	Request   HeaderEdit           `yaml:"request" doc:"Changes of the request's header."`
+	Response  HeaderEdit           `yaml:"response" doc:"Changes of the answer's header."`
+	Path      string               `yaml:"path_form" default:"normalized" enum:"normalized,raw" doc:"What the target sees: the normalized path that was matched, or the client's own bytes (see docs/routing.md for what that risks)."`
+	Upgrade   bool                 `yaml:"upgrade" default:"true" doc:"Let clients upgrade to another protocol (WebSocket)."`
+	IP        *auth.AddressConfig  `yaml:"ip" doc:"Which addresses may call at all."`
+	CORS      *auth.CORSConfig     `yaml:"cors" doc:"Which pages of other origins may call from a browser. Short form: one origin."`
+	Auth      *RouteAuth           `yaml:"auth" doc:"Who may call: authenticators of which one must prove the caller. Short form: one name, or a list."`
+	Require   *auth.RequireConfig  `yaml:"require" doc:"What a proven caller must be besides."`
+	Cache     *cache.RouteConfig   `yaml:"cache" doc:"Answer from memory (RFC 9111), see docs/cache.md. Short form: its ttl, or on for what the origin says."`
+	Compress  *encode.Config       `yaml:"compress" doc:"Compress answers that are not. Short form: on."`
+	MaxBody   *setting.Size        `yaml:"max_body" doc:"Bytes of a request's body, instead of server.max_body. 0 is without bound."`
+	Budget    setting.Duration     `yaml:"budget" doc:"The time that everything for a request must fit in: waiting, connecting, every try and pause, the answer. 0 is without bound."`
+	Rate      List                 `yaml:"limit" doc:"The rate limits that its requests must pass, all of them. Short form: one name."`
+	Retry     *Retry               `yaml:"retry" doc:"When and how a failed request is tried again."`
+	Hedge     *Hedge               `yaml:"hedge" doc:"Ask a second target when the first is slow. Short form: after."`
+	Fallback  []Fallback           `yaml:"fallback" one:"true" doc:"What answers when the upstream fails, in this order. One entry needs no list."`
+	Priority  string               `yaml:"priority" default:"normal" enum:"low,normal,high" doc:"Who is shed first when an upstream with an adaptive limit is overloaded."`
+	Limit     *pool.BulkheadConfig `yaml:"concurrency" doc:"A bound on the route's requests at work at one time."`
+	Timeout   setting.Duration     `yaml:"response_timeout" doc:"From the request sent to the head of the answer, instead of the upstream's timeouts.response."`
+}
+
+// Branch is one part of a composed answer: what is asked, of whom, and what of the
+// answer is used.
+type Branch struct {
+	Upstream string `yaml:"upstream" doc:"The upstream that is asked."`
+	aggregate.BranchConfig
+	document.ShapeConfig
+	Timeout setting.Duration   `yaml:"timeout" doc:"How long it may take, within the route's budget. 0: as long as that."`
+	Retry   *Retry             `yaml:"retry" doc:"When and how it is tried again."`
+	Hedge   *Hedge             `yaml:"hedge" doc:"Ask a second target when the first is slow. Short form: after."`
+	Cache   *cache.RouteConfig `yaml:"cache" doc:"Answer it from memory. Short form: its ttl, or on."`
 }
 
 // Retry is when and how a request is tried again, on another target when there

@@ -264,7 +264,7 @@ func (d *decoder) block(f *field, v reflect.Value, t reflect.Type, n ast.Node, p
 			continue
 		}
 		d.origin.places[keyPath] = at(e.token)
-		d.value(sub, fresh.Field(sub.index), e.value, keyPath)
+		d.value(sub, fresh.FieldByIndex(sub.index), e.value, keyPath)
 	}
 	deref(v).Set(fresh)
 }

@@ -91,22 +91,33 @@ type field struct {
 	secret     bool
 	one        bool // a list whose only entry needs no list around it
 	typ        reflect.Type
-	index      int
+	index      []int // of the struct field, through embedded structs
 }
 
 func (f *field) kind() kind { return kindOf(f.typ) }
 
 var fieldCache sync.Map // reflect.Type -> []field
 
-// fieldsOf returns the keys of the block t in the order of its declaration.
+// fieldsOf returns the keys of the block t in the order of its declaration. The
+// keys of a struct that is embedded are the block's own.
 func fieldsOf(t reflect.Type) []field {
 	if cached, ok := fieldCache.Load(t); ok {
 		return cached.([]field)
 	}
-	var fields []field
+	fields := appendFields(nil, t, nil)
+	cached, _ := fieldCache.LoadOrStore(t, fields)
+	return cached.([]field)
+}
+
+func appendFields(fields []field, t reflect.Type, at []int) []field {
 	for i := range t.NumField() {
 		sf := t.Field(i)
 		if !sf.IsExported() {
+			continue
+		}
+		index := append(at[:len(at):len(at)], i)
+		if sf.Anonymous {
+			fields = appendFields(fields, sf.Type, index)
 			continue
 		}
 		f := field{
@@ -116,7 +127,7 @@ func fieldsOf(t reflect.Type) []field {
 			secret: sf.Tag.Get("secret") == "true",
 			one:    sf.Tag.Get("one") == "true",
 			typ:    sf.Type,
-			index:  i,
+			index:  index,
 		}
 		if f.key == "" {
 			panic(fmt.Sprintf("BUG: config: %s.%s has no yaml tag", t, sf.Name))
@@ -127,8 +138,7 @@ func fieldsOf(t reflect.Type) []field {
 		}
 		fields = append(fields, f)
 	}
-	cached, _ := fieldCache.LoadOrStore(t, fields)
-	return cached.([]field)
+	return fields
 }
 
 func keysOf(fields []field) []string {
@@ -287,7 +297,7 @@ func deref(v reflect.Value) reflect.Value {
 // blocks too. Pointers, lists and maps stay nil.
 func setDefaults(v reflect.Value) {
 	for _, f := range fieldsOf(v.Type()) {
-		fv := v.Field(f.index)
+		fv := v.FieldByIndex(f.index)
 		if f.typ.Kind() == reflect.Struct {
 			setDefaults(fv)
 		}

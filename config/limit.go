@@ -27,15 +27,20 @@ func (c *Config) validateLimits(p *setting.Problems) {
 			p.Add("limits."+setting.Key(name), "expected a name of up to 128 letters, digits and any of . _ - / :, got %q", name)
 		}
 		if s := c.Limits[name].Shared; s != nil {
-			if _, ok := c.Redis[s.Redis]; !ok {
-				at := "limits." + setting.Key(name) + ".shared.redis"
-				if near := setting.Nearest(s.Redis, slices.Sorted(maps.Keys(c.Redis))); near != "" {
-					p.Add(at, "unknown Redis %q; did you mean %q?", s.Redis, near)
-				} else {
-					p.Add(at, "unknown Redis %q; expected one of those under redis", s.Redis)
-				}
-			}
+			c.checkRedis(p, "limits."+setting.Key(name)+".shared.redis", s.Redis)
 		}
+	}
+}
+
+// checkRedis reports a Redis that is not there.
+func (c *Config) checkRedis(p *setting.Problems, at, name string) {
+	if _, ok := c.Redis[name]; ok {
+		return
+	}
+	if near := setting.Nearest(name, slices.Sorted(maps.Keys(c.Redis))); near != "" {
+		p.Add(at, "unknown Redis %q; did you mean %q?", name, near)
+	} else {
+		p.Add(at, "unknown Redis %q; expected one of those under redis", name)
 	}
 }
 

@@ -174,7 +174,7 @@ func (d *decoder) file(cfg *Config, root ast.Node) (upstreams *entry, ok bool) {
 			upstreams = &e
 			continue
 		}
-		d.value(f, v.Field(f.index), e.value, path)
+		d.value(f, v.FieldByIndex(f.index), e.value, path)
 	}
 	return upstreams, true
 }
@@ -301,6 +301,6 @@ func (c *Config) Files() []string {
 // Hash returns 16 hex digits that differ when any effective value differs,
 // secrets included. Comments and the order of keys do not count.
 func (c *Config) Hash() string {
-	sum := sha256.Sum256(document(c, false))
+	sum := sha256.Sum256(documentOf(c, false))
 	return hex.EncodeToString(sum[:8])
 }

@@ -62,7 +62,7 @@ f:2:1: lisen: unknown key; did you mean "listen"?
 f:4:37: upstreams.users.balanse: unknown key; did you mean "balance"?
 f:4:63: upstreams.users.balance: expected one of round_robin, random, least_request, peak_ewma, hash, got "rr"
 f:7:5: routes[0].upsteam: unknown key; did you mean "upstream"?
-f:8:5: routes[0].timeoot: unknown key; expected one of name, match, upstream, split, redirect, respond, rewrite, mirror, request, response, path_form, upgrade, ip, cors, auth, require, cache, compress, max_body, budget, limit, retry, hedge, fallback, priority, concurrency, response_timeout
+f:8:5: routes[0].timeoot: unknown key; expected one of name, match, upstream, split, aggregate, compose, redirect, respond, rewrite, mirror, request, response, path_form, upgrade, ip, cors, auth, require, cache, compress, max_body, budget, limit, retry, hedge, fallback, priority, concurrency, response_timeout
 f:9:20: routes[0].match.path: expected a text, got a list
 f:9:25: routes[0].match.hots: unknown key; did you mean "host"?
 f:10:5: routes[1]: expected a mapping of keys, got a number
@@ -254,10 +254,10 @@ f:5:10: upstreams."b c": expected a name of up to 128 letters, digits and any of
 f:5:10: upstreams."b c".targets[0].url: expected http://host:port or https://host:port without a path (use rewrite on the route), got "http://a:1/path"
 f:7:5: routes[0].name: expected a name
 f:9:15: routes[1].upstream: unknown upstream "user"; did you mean "users"?
-f:10:14: routes[1].respond: expected only one of upstream, split, redirect and respond, got upstream and respond
+f:10:14: routes[1].respond: expected only one of upstream, split, aggregate, redirect and respond, got upstream and respond
 f:11:13: routes[2].name: expected a name of its own, got "two", which is routes[1]
 f:11:40: routes[2].split.to: expected at least one upstream with its weight
-f:12:5: routes[3]: expected one of upstream, split, redirect and respond
+f:12:5: routes[3]: expected one of upstream, split, aggregate, redirect and respond
 f:12:13: routes[3].name: expected a name of up to 128 letters, digits and any of . _ - / :, got "x\ny"
 f:15:63: routes[4].split.to[1].upstream: expected each upstream once, got "users" again
 f:15:95: routes[4].split.to[2].upstream: unknown upstream "billing"; expected one of b c, orders, users

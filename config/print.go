@@ -14,9 +14,9 @@ import (
 // What came from ${...} is shown as that expression, what is a secret by its
 // nature, or the value of a header that holds one, as ***, and credentials
 // inside URLs are left out.
-func Redacted(c *Config) []byte { return document(c, true) }
+func Redacted(c *Config) []byte { return documentOf(c, true) }
 
-func document(c *Config, redact bool) []byte {
+func documentOf(c *Config, redact bool) []byte {
 	p := printer{origin: c.origin, redact: redact}
 	if p.origin == nil {
 		p.origin = newOrigin("")
@@ -50,7 +50,7 @@ type (
 func (p *printer) block(v reflect.Value, path string) pairs {
 	out := pairs{}
 	for _, f := range fieldsOf(v.Type()) {
-		fv := v.Field(f.index)
+		fv := v.FieldByIndex(f.index)
 		keyPath := setting.Join(path, f.key)
 		if p.redact {
 			if expression, ok := p.origin.secrets[keyPath]; ok {

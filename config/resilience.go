@@ -66,7 +66,16 @@ func (c *Config) validateResilience(p *setting.Problems, r *Route) {
 		}
 		return
 	}
-	if t := r.Retry; t != nil {
+	validateTries(p, r.Retry, r.Hedge, r.Budget)
+	for i := range r.Fallback {
+		c.validateFallback(p.At("fallback["+strconv.Itoa(i)+"]"), r, i)
+	}
+}
+
+// validateTries checks how requests of a route or branch, which have budget, are
+// tried again.
+func validateTries(p *setting.Problems, t *Retry, h *Hedge, budget setting.Duration) {
+	if t != nil {
 		for i, what := range t.On {
 			switch what {
 			case "connect", "reset", "timeout":
@@ -76,22 +85,16 @@ func (c *Config) validateResilience(p *setting.Problems, r *Route) {
 				}
 			}
 		}
-		if r.Budget > 0 && t.PerTry >= r.Budget {
-			p.Add("retry.per_try", "expected less than the route's budget of %s, got %s", r.Budget, t.PerTry)
+		if budget > 0 && t.PerTry >= budget {
+			p.Add("retry.per_try", "expected less than the route's budget of %s, got %s", budget, t.PerTry)
 		}
 		if t.MaxBackoff < t.Backoff {
 			p.Add("retry.max_backoff", "expected at least retry.backoff, which is %s, got %s", t.Backoff, t.MaxBackoff)
 		}
 	}
-	if h := r.Hedge; h != nil {
-		c.validateHedge(p.At("hedge"), r, h)
+	if h == nil {
+		return
 	}
-	for i := range r.Fallback {
-		c.validateFallback(p.At("fallback["+strconv.Itoa(i)+"]"), r, i)
-	}
-}
-
-func (c *Config) validateHedge(p *setting.Problems, r *Route, h *Hedge) {
 	switch h.After {
 	case "p50", "p90", "p95", "p99":
 		return
@@ -99,11 +102,11 @@ func (c *Config) validateHedge(p *setting.Problems, r *Route, h *Hedge) {
 	d, err := setting.ParseDuration(h.After)
 	switch {
 	case err != nil || d == 0:
-		p.Add("after", "expected a time such as 50ms, or p50, p90, p95 or p99, got %q", h.After)
-	case r.Budget > 0 && d >= r.Budget:
-		p.Add("after", "expected less than the route's budget of %s, got %s", r.Budget, d)
-	case r.Retry != nil && r.Retry.PerTry > 0 && d >= r.Retry.PerTry:
-		p.Add("after", "expected less than retry.per_try of %s, after which the first try is over, got %s", r.Retry.PerTry, d)
+		p.Add("hedge.after", "expected a time such as 50ms, or p50, p90, p95 or p99, got %q", h.After)
+	case budget > 0 && d >= budget:
+		p.Add("hedge.after", "expected less than the route's budget of %s, got %s", budget, d)
+	case t != nil && t.PerTry > 0 && d >= t.PerTry:
+		p.Add("hedge.after", "expected less than retry.per_try of %s, after which the first try is over, got %s", t.PerTry, d)
 	}
 }
 

@@ -50,7 +50,7 @@ func knobs() []knob { return knobsOf(reflect.TypeFor[Config](), "", nil) }
 
 func knobsOf(t reflect.Type, path string, index []int) (list []knob) {
 	for _, f := range fieldsOf(t) {
-		k := knob{path: setting.Join(path, f.key), field: f, index: append(index[:len(index):len(index)], f.index)}
+		k := knob{path: setting.Join(path, f.key), field: f, index: append(index[:len(index):len(index)], f.index...)}
 		switch kind := f.kind(); {
 		case kind.scalar():
 			list = append(list, k)

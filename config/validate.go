@@ -2,15 +2,18 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
 	"reflect"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
 
+	"sluice/aggregate"
 	"sluice/setting"
 )
 
@@ -31,6 +34,9 @@ func (c *Config) validate(p *setting.Problems) {
 	c.Forwarded.validateBudget(p.At("forwarded"))
 	c.validateAuth(p)
 	c.validateLimits(p)
+	if s := c.Cache.Shared; s != nil {
+		c.checkRedis(p, "cache.shared.redis", s.Redis)
+	}
 	for _, name := range c.UpstreamNames() {
 		path := "upstreams." + setting.Key(name)
 		upstream := c.Upstreams[name]
@@ -58,11 +64,10 @@ func (c *Config) UpstreamNames() []string {
 	return names
 }
 
-// validateMachines calls the Validate method of every block that has one.
+// validateMachines calls the Validate method of every block that has one, and of
+// those that it embeds.
 func validateMachines(p *setting.Problems, v reflect.Value) {
-	if v.CanAddr() && v.Addr().Type().Implements(validator) {
-		v.Addr().Interface().(interface{ Validate(*setting.Problems) }).Validate(p)
-	}
+	validateOwn(p, v)
 	switch v.Kind() {
 	case reflect.Pointer:
 		if !v.IsNil() {
@@ -71,7 +76,7 @@ func validateMachines(p *setting.Problems, v reflect.Value) {
 	case reflect.Struct:
 		for _, f := range fieldsOf(v.Type()) {
 			if !f.kind().scalar() {
-				validateMachines(p.At(f.key), v.Field(f.index))
+				validateMachines(p.At(f.key), v.FieldByIndex(f.index))
 			}
 		}
 	case reflect.Slice:
@@ -88,6 +93,22 @@ func validateMachines(p *setting.Problems, v reflect.Value) {
 				validateMachines(p.At(setting.Key(key.String())), value)
 			}
 		}
+	}
+}
+
+func validateOwn(p *setting.Problems, v reflect.Value) {
+	embeds := false
+	if v.Kind() == reflect.Struct {
+		for i := range v.NumField() {
+			if t := v.Type().Field(i); t.Anonymous && t.IsExported() {
+				validateOwn(p, v.Field(i))
+				embeds = true
+			}
+		}
+	}
+	// With an embedded struct the method could be that one's.
+	if !embeds && v.CanAddr() && v.Addr().Type().Implements(validator) {
+		v.Addr().Interface().(interface{ Validate(*setting.Problems) }).Validate(p)
 	}
 }
 
@@ -252,14 +273,14 @@ func (c *Config) validateRoute(p *setting.Problems, r *Route) {
 // validateCache reports what a route's cache and compress ask for and the route has
 // not.
 func (c *Config) validateCache(p *setting.Problems, r *Route) {
-	if r.Compress != nil && r.Upstream == "" && r.Split == nil {
-		p.Add("compress", "expected upstream or split beside it: only what targets answer is compressed")
+	if r.Compress != nil && !r.forwards() {
+		p.Add("compress", "expected upstream, split or aggregate beside it: only what targets answer is compressed")
 	}
 	if r.Cache == nil {
 		return
 	}
-	if r.Upstream == "" && r.Split == nil {
-		p.Add("cache", "expected upstream or split beside it: what the gateway itself answers is in memory already")
+	if !r.forwards() {
+		p.Add("cache", "expected upstream, split or aggregate beside it: what the gateway itself answers is in memory already")
 	}
 	if r.Auth == nil && r.Cache.Share == "identity" {
 		p.Add("cache.share", "expected auth beside identity: nobody is asked who calls")
@@ -269,23 +290,58 @@ func (c *Config) validateCache(p *setting.Problems, r *Route) {
 	}
 }
 
+// forwards tells whether targets have a part in the answer.
+func (r *Route) forwards() bool { return r.Upstream != "" || r.Split != nil || r.Aggregate != nil }
+
+// validateAggregate checks the branches, and what they refer to.
+func (c *Config) validateAggregate(p *setting.Problems, r *Route, params []string) {
+	if r.Aggregate == nil {
+		if r.Compose != nil {
+			p.Add("compose", "expected aggregate beside it")
+		}
+		return
+	}
+	if r.Compose == nil {
+		r.Compose = new(aggregate.Config)
+		setDefaults(reflect.ValueOf(r.Compose).Elem())
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Aggregate)) {
+		b, at := r.Aggregate[name], p.At("aggregate."+setting.Key(name))
+		if !isName(name) || strings.ContainsAny(name, ":.") {
+			at.Add("", "expected a name of letters, digits and any of _ - /")
+		}
+		c.checkUpstream(at, "upstream", b.Upstream)
+		validateTries(at, b.Retry, b.Hedge, r.Budget)
+	}
+	aggregate.NewPlan(r.Branches(), r.Compose, params, p.At("aggregate"), p.At("compose"))
+}
+
+// Branches are the branches of an aggregation as that sees them.
+func (r *Route) Branches() map[string]aggregate.Branch {
+	list := make(map[string]aggregate.Branch, len(r.Aggregate))
+	for name, b := range r.Aggregate {
+		list[name] = aggregate.Branch{BranchConfig: b.BranchConfig, Shape: b.ShapeConfig}
+	}
+	return list
+}
+
 // validateAnswer checks that the route answers in exactly one way.
 func (c *Config) validateAnswer(p *setting.Problems, r *Route, params []string) {
 	var ways []string
 	for _, way := range []struct {
 		key string
 		set bool
-	}{{"upstream", r.Upstream != ""}, {"split", r.Split != nil}, {"redirect", r.Redirect != nil}, {"respond", r.Respond != nil}} {
+	}{{"upstream", r.Upstream != ""}, {"split", r.Split != nil}, {"aggregate", r.Aggregate != nil}, {"redirect", r.Redirect != nil}, {"respond", r.Respond != nil}} {
 		if way.set {
 			ways = append(ways, way.key)
 		}
 	}
 	switch len(ways) {
 	case 0:
-		p.Add("", "expected one of upstream, split, redirect and respond")
+		p.Add("", "expected one of upstream, split, aggregate, redirect and respond")
 	case 1:
 	default:
-		p.Add(ways[1], "expected only one of upstream, split, redirect and respond, got %s", strings.Join(ways, " and "))
+		p.Add(ways[1], "expected only one of upstream, split, aggregate, redirect and respond, got %s", strings.Join(ways, " and "))
 	}
 	if r.Upstream != "" {
 		c.checkUpstream(p, "upstream", r.Upstream)
@@ -293,6 +349,7 @@ func (c *Config) validateAnswer(p *setting.Problems, r *Route, params []string) 
 	if r.Split != nil {
 		c.validateSplit(p.At("split"), r.Split)
 	}
+	c.validateAggregate(p, r, params)
 	if r.Redirect != nil {
 		r.Redirect.validate(p.At("redirect"), params)
 	}

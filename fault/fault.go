@@ -56,6 +56,7 @@ const (
 	AuthUnavailable    // who the caller is cannot be told now
 	AddressDenied      // the caller's address may not call
 	LimitUnavailable   // a limit that gateways share cannot be asked now
+	NotAcceptable      // the answer is to be had in no form that the client takes
 	NotStored          // the client wants a stored answer only, and there is none
 
 	kinds
@@ -103,6 +104,7 @@ var texts = [kinds]text{
 	TooManyFailures:    {"too-many-failures", 429, "Too many refused credentials"},
 	AuthUnavailable:    {"auth-unavailable", 503, "Credentials cannot be checked now"},
 	LimitUnavailable:   {"limit-unavailable", 503, "The caller's budget cannot be checked now"},
+	NotAcceptable:      {"not-acceptable", 406, "The answer is not to be had in a form that the client takes"},
 	NotStored:          {"not-stored", 504, "No stored answer fits the request"},
 	AddressDenied:      {"address-denied", 403, "The caller's address may not call"},
 }

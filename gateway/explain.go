@@ -100,6 +100,9 @@ func describe(cfg *config.Config, d *proxy.Decision) string {
 		row("answer", "respond %d, %d bytes", r.Respond.Status, len(r.Respond.Body))
 	case r.Redirect != nil:
 		row("answer", "redirect %d to %s", r.Redirect.Status, d.Location)
+	case r.Aggregate != nil:
+		explainAggregate(row, routeConfig(cfg, r.Name), r)
+		explainRecover(row, cfg, r)
 	default:
 		explainForward(row, r, d)
 		explainRecover(row, cfg, r)

@@ -191,11 +191,7 @@ func (g *Gateway) Commit(next *Generation) {
 	g.startCache(next, old)
 	g.Engine.Publish(next.snapshot)
 	g.now = next
-	names := make([]string, 0, len(next.routes))
-	for _, r := range next.routes {
-		names = append(names, r.Name)
-	}
-	g.metrics.Retain(names)
+	g.metrics.Retain(statsOf(next.routes))
 	g.metrics.ConfigApplied(next.Number, next.Config.Hash(), next.Since)
 	if old == nil || old.access != next.access || old.audit != next.audit {
 		if old == nil || old.access != next.access {
@@ -284,9 +280,9 @@ func (g *Gateway) Close() {
 	if now := g.Current(); now != nil {
 		now.set.Retire(nil)
 		now.auth.Retire(nil)
+		now.retireCache(nil) // what it has to tell Redis comes before that is closed
 		now.retireLimits(nil)
 		now.retireAddresses(nil)
-		now.retireCache(nil)
 	}
 	g.mu.Lock()
 	logs := slices.Concat(g.logs, g.audits)
@@ -326,6 +322,9 @@ func (g *Gateway) routes(cfg *config.Config, next *Generation, p *setting.Proble
 			for _, to := range s.To {
 				r.Split.To = append(r.Split.To, proxy.SplitTo{Upstream: set.Upstream(to.Upstream), Weight: to.Weight})
 			}
+		}
+		if err := g.aggregates(r, c, cfg, set); err != nil {
+			p.Add(fmt.Sprintf("routes[%d].match.path", i), "%v", err)
 		}
 		if d := c.Redirect; d != nil {
 			r.Redirect = &proxy.Redirect{Status: d.Status, To: d.To}

@@ -41,9 +41,16 @@ func (g *Gateway) Purge(scope, value string, soft bool) error {
 	default:
 		return fmt.Errorf("expected url, prefix, tag or all, got %q", scope)
 	}
+	var failed error
 	for _, v := range values {
 		order.Value = v
 		now.cache.Purge(order)
+		if f := now.cache.Fleet; f != nil {
+			failed = errors.Join(failed, f.Order(order))
+		}
+	}
+	if failed != nil {
+		return fmt.Errorf("purged here, but other gateways could not be told: %w", failed)
 	}
 	return nil
 }
@@ -137,4 +144,12 @@ func (g *Gateway) loadCache(next *Generation) {
 		return
 	}
 	g.log.Info().Int("objects", n).Str("file", path).Msg("stored answers read")
+}
+
+// FleetStats counts what is shared with other gateways; all is 0 when nothing is.
+func (g *Gateway) FleetStats() cache.FleetStats {
+	if now := g.Current(); now.cache != nil && now.cache.Fleet != nil {
+		return now.cache.Fleet.Stats()
+	}
+	return cache.FleetStats{}
 }

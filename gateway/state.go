@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"sluice/observe"
 	"sluice/pool"
@@ -42,6 +43,8 @@ func answerOf(r *proxy.Route) string {
 	switch {
 	case r.Login != nil:
 		return "authenticator"
+	case r.Aggregate != nil:
+		return "aggregate of " + strings.Join(r.Aggregate.Plan.Names(), ", ")
 	case r.Respond != nil:
 		return "respond " + strconv.Itoa(r.Respond.Status)
 	case r.Redirect != nil:

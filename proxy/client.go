@@ -39,6 +39,7 @@ type client struct {
 	partial atomic.Bool                // a request has begun to arrive
 	up      atomic.Pointer[pool.Conn]  // what the request in flight waits on
 	gone    atomic.Bool                // the client hung up while it waited
+	calls   atomic.Pointer[calls]      // of the branches that the request in flight is made of
 	leads   atomic.Pointer[cache.Fill] // what the request in flight brings to others too
 }
 
@@ -454,6 +455,14 @@ func (c *client) Expire() { c.Conn.Expire() }
 // looks once: a client that closed its side together with its last request
 // made no sign that the session would see.
 func (c *client) Check(now int64) int64 {
+	if calls := c.calls.Load(); calls != nil {
+		if c.HungUp() {
+			c.gone.Store(true)
+			calls.cut()
+			return 0
+		}
+		return now + abortCheck
+	}
 	up := c.up.Load()
 	if up == nil {
 		if c.HungUp() {
@@ -499,6 +508,9 @@ func (c *client) cut() {
 	c.gone.Store(true) // so that nothing is tried again
 	if up := c.up.Load(); up != nil {
 		up.Cancel(up.Deadline())
+	}
+	if calls := c.calls.Load(); calls != nil {
+		calls.cut()
 	}
 	c.Conn.Expire()
 }

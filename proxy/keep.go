@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -19,7 +20,7 @@ func (x *exchange) changes() {
 	if c == nil || !cache.Invalidates(cache.MethodOf(x.req.Method), x.res.Status) {
 		return
 	}
-	uri := func(path []byte) { c.Invalidate(cache.AppendURI(nil, x.scheme, x.req.Host, path)) }
+	uri := func(path []byte) { c.Changed(cache.AppendURI(nil, x.scheme, x.req.Host, path)) }
 	uri(x.path)
 	for _, t := range cache.Targets(nil, x.scheme, x.req.Host, x.path, x.req.Query, x.res.Fields) {
 		if path, ok := normalPath([]byte(t.Path), nil); ok {
@@ -54,6 +55,7 @@ func (x *exchange) keep(conn *pool.Conn) (f fault.Kind, taken bool) {
 	}
 	k.status.Stored = true
 	k.status.Timed, k.status.TTL = true, k.entry.At(answered).TTL
+	k.extra = p.AppendExcluded(k.extra[:0], x.res.Fields)
 	if !k.entry.Shareable() {
 		x.endFill(cache.Refused, fault.None)
 	}
@@ -74,15 +76,42 @@ func (x *exchange) keep(conn *pool.Conn) (f fault.Kind, taken bool) {
 	return x.share(t)
 }
 
+// keepComposed stores the composed answer in x.res, whose body is here, and sends
+// it from there. It is false when it is not one to store.
+func (x *exchange) keepComposed(body []byte) (done bool, f fault.Kind) {
+	k, p := &x.cached, x.route.Cache
+	asked, answered := x.wall(x.start), x.wall(x.heard)
+	tags := p.TakeTags(x.res.Fields)
+	reason := p.Admit(&k.entry, &k.ask, x.res.Status, x.res.Fields, asked, answered)
+	if reason != cache.OK {
+		x.refuse(reason)
+		return false, fault.None
+	}
+	k.status.Stored, k.status.Timed, k.status.TTL = true, true, k.entry.At(answered).TTL
+	if !k.entry.Shareable() {
+		x.endFill(cache.Refused, fault.None)
+	}
+	t := newFetch(x, nil, tags)
+	o := t.object(body)
+	t.put(o)
+	if k.fill != nil {
+		k.fill.Finish(o)
+		x.leadsNoMore()
+	}
+	return true, x.sendStored(o, o.At(answered))
+}
+
 // keepHead brings what is stored up to date with the answer to a HEAD.
 func (x *exchange) keepHead(asked, answered int64) {
 	k, c := &x.cached, x.snapshot.Cache
 	if k.object == nil || x.fallback > 0 {
 		return
 	}
-	if x.route.Cache.FreshenHead(&k.entry, &k.object.Entry, &k.ask, x.res.Status, x.res.Fields, asked, answered) == cache.OK {
-		c.Put(k.object.With(&k.entry, asked, k.generation))
-	} else if x.res.Status < 500 {
+	reason := x.route.Cache.FreshenHead(&k.entry, &k.object.Entry, &k.ask, x.res.Status, x.res.Fields, asked, answered)
+	switch {
+	case reason == cache.OK && bytes.Equal(k.entry.Vary, k.object.Vary):
+		c.Keep(k.object.With(&k.entry, asked, k.generation), k.ticket)
+	case x.res.Status < 500 && (reason == cache.OK || reason == cache.Partial || reason.OfAnswer()):
 		c.Delete(k.object.Key)
 	}
 }
@@ -97,7 +126,11 @@ func (x *exchange) refuse(reason cache.Reason) {
 	if x.fallback == 0 && k.whole && reason.OfAnswer() {
 		c.Pass(k.key, x.wall(x.heard)/1e9+passFor)
 	}
-	x.endFill(cache.Refused, fault.None)
+	if reason.OfAnswer() {
+		x.endFill(cache.Refused, fault.None)
+	} else {
+		x.endFill(cache.Lost, fault.None) // it is only this request that gets nothing stored
+	}
 }
 
 // revalidated settles a 304 to the gateway's own conditions. again says that it
@@ -128,7 +161,7 @@ func (x *exchange) revalidated(conn *pool.Conn) (f fault.Kind, again bool) {
 	case reason == cache.OK:
 		next.Key = bytes.Clone(x.variant(next.Vary))
 		x.remember(next)
-		c.Put(next)
+		c.Keep(next, k.ticket)
 		k.status.Stored = true
 		k.status.Timed, k.status.TTL = true, next.At(answered).TTL
 		if k.fill != nil && next.Shareable() {
@@ -181,7 +214,7 @@ func (x *exchange) remember(o *cache.Object) {
 	}
 	list := cache.Remember(bytes.Clone(k.key), k.lists, o.Vary, o.Asked)
 	list.Generation = o.Generation
-	x.snapshot.Cache.Put(list)
+	x.snapshot.Cache.Keep(list, k.ticket)
 }
 
 // share hands the connection to a fetch, so that however slow this client is,
@@ -200,7 +233,7 @@ func (x *exchange) share(t *fetch) (fault.Kind, bool) {
 	o.Length = length
 	t.fill = fill
 	reader := fill.Open(o, length, func() { t.conn.Cancel(t.conn.Deadline()) })
-	fill.Append(t.first)
+	fill.Append(t.first, readerPatience)
 	x.back = make([]byte, backSize) // the fetch has the old one
 	x.client.up.Store(nil)
 	t.target.Begin()
@@ -208,6 +241,10 @@ func (x *exchange) share(t *fetch) (fault.Kind, bool) {
 	go t.run()
 	return x.follow(o, length, reader, o.At(x.wall(x.heard))), true
 }
+
+// readerPatience is how long one who reads a body that is larger than what is kept
+// may hold up the others.
+const readerPatience = 2 * time.Second
 
 // fetch reads the rest of an answer into a fill, and stores it.
 type fetch struct {
@@ -226,6 +263,7 @@ type fetch struct {
 	fill    *cache.Fill
 	head    *cache.Object // the answer without its body
 	primary []byte
+	ticket  cache.Ticket
 	list    *cache.Object // to be stored with it, or nil
 }
 
@@ -238,7 +276,7 @@ func newFetch(x *exchange, conn *pool.Conn, tags []uint64) *fetch {
 	head.Asked, head.Generation = x.wall(x.sent), k.generation
 	t := &fetch{
 		cache: x.snapshot.Cache, arrival: newArrival(conn, &x.res), upstream: x.upstream, target: x.target, shard: x.client.shard, heard: x.heard,
-		close: x.res.Close, head: head, primary: bytes.Clone(k.key),
+		close: x.res.Close, head: head, primary: bytes.Clone(k.key), ticket: k.ticket,
 	}
 	t.sums = x.varies
 	if t.sums {
@@ -263,9 +301,9 @@ func (t *fetch) object(body []byte) *cache.Object {
 // put stores o.
 func (t *fetch) put(o *cache.Object) {
 	if t.list != nil {
-		t.cache.Put(t.list)
+		t.cache.Keep(t.list, t.ticket)
 	}
-	t.cache.Put(o)
+	t.cache.Keep(o, t.ticket)
 }
 
 // arrived takes what has come of the body, and is true when that is all of it.
@@ -348,5 +386,5 @@ func (t *fetch) read() fault.Kind {
 // fault.
 func (t *fetch) append(piece []byte) bool {
 	t.conn.Arm(t.heard + unbounded)
-	return t.fill.Append(piece)
+	return t.fill.Append(piece, readerPatience)
 }

@@ -38,8 +38,10 @@ type cached struct {
 	object     *cache.Object // what is stored and may not be sent as it is
 	fill       *cache.Fill   // that this request leads
 	generation uint32
+	ticket     cache.Ticket // of the gateways' second tier
 	status     cache.Status
 	result     observe.CacheResult
+	extra      []byte      // lines of the answer that this client gets and nobody else
 	entry      cache.Entry // of the answer, while it is admitted
 }
 
@@ -48,8 +50,9 @@ func (k *cached) clear() {
 		return
 	}
 	k.active, k.told, k.requery, k.whole, k.validates = false, false, false, false, false
-	k.lists, k.object, k.fill = nil, nil, nil
+	k.lists, k.object, k.fill, k.ticket = nil, nil, nil, cache.Ticket{}
 	k.status, k.result = cache.Status{}, observe.CacheNone
+	k.extra = k.extra[:0]
 	k.ask = cache.Ask{}
 	if cap(k.entry.Head) > outSize {
 		k.entry = cache.Entry{}
@@ -227,6 +230,9 @@ func (x *exchange) sendHit(o *cache.Object, v cache.Verdict, result observe.Cach
 func (x *exchange) miss(o *cache.Object, v cache.Verdict) fault.Kind {
 	k, c := &x.cached, x.snapshot.Cache
 	now := x.wall(x.start)
+	if v.Why == cache.CookieSent {
+		o = nil // it is not for this caller, also not to be asked about
+	}
 	k.object, k.result = o, observe.CacheMiss
 	k.status = cache.Status{Fwd: cache.FwdOf(v.Why, k.lists != nil), Detail: v.Why}
 	if v.Why == cache.Absent {
@@ -244,6 +250,10 @@ func (x *exchange) miss(o *cache.Object, v cache.Verdict) fault.Kind {
 	}
 	k.whole = shares || o != nil
 	if !shares || x.route.CacheWait == 0 {
+		if k.whole {
+			f, _ := x.askFleet()
+			return f
+		}
 		return fault.None
 	}
 	for until := x.until(wire.Nanotime() + int64(x.route.CacheWait)); ; {
@@ -259,13 +269,51 @@ func (x *exchange) miss(o *cache.Object, v cache.Verdict) fault.Kind {
 					return x.sendHit(again, v, observe.CacheHit)
 				}
 			}
-			return fault.None
+			f, _ := x.askFleet()
+			return f
 		}
 		f, lost := x.await(fill, until)
 		if !lost {
 			return f
 		}
 	}
+}
+
+// askFleet looks for what another gateway has stored. What it finds is stored
+// here, and sent when it may be; else it is what the target is asked about.
+func (x *exchange) askFleet() (f fault.Kind, answered bool) {
+	k, c := &x.cached, x.snapshot.Cache
+	if c.Fleet == nil {
+		return fault.None, false
+	}
+	wait := x.until(unbounded) - wire.Nanotime()
+	o, ticket, _ := c.Fleet.Get(k.key, durationOf(wait))
+	k.ticket = ticket
+	if o != nil && o.Lists != nil {
+		c.Put(o)
+		k.lists = o
+		for _, list := range o.Lists {
+			if o, ticket, _ = c.Fleet.Get(x.variant(list), durationOf(wait)); o != nil {
+				break
+			}
+		}
+		k.ticket = ticket
+	}
+	if o == nil || o.Lists != nil || k.object != nil && o.Stored <= k.object.Stored {
+		return fault.None, false
+	}
+	c.Put(o)
+	v := cache.Decide(&k.ask, &o.Entry, x.wall(wire.Nanotime()))
+	if v.Use != cache.Fresh && v.Use != cache.Allowed {
+		k.object, k.validates = o, o.Validates()
+		return fault.None, false
+	}
+	if k.fill != nil {
+		k.fill.Finish(o)
+		x.leadsNoMore()
+	}
+	k.status = cache.Status{}
+	return x.sendHit(o, v, observe.CacheHit), true
 }
 
 // fillKey is what those have in common who may share an answer: the variant, as
@@ -356,14 +404,21 @@ func (x *exchange) endFill(phase cache.Phase, f fault.Kind) {
 	}
 }
 
-// failFill tells those who wait that there is no answer. What is this client's
-// own fault is not theirs.
+// failFill tells those who wait that there is no answer. They share what says
+// nothing of this request; what a target may have failed with for its sake, another
+// is to try.
 func (x *exchange) failFill(f fault.Kind) {
 	switch f {
-	case fault.ClientGone, fault.ClientSlow, fault.BudgetSpent:
-		x.endFill(cache.Lost, fault.None)
-	default:
+	case fault.NoTarget, fault.QueueFull, fault.QueueTimeout, fault.ConnectFailed, fault.ConnectTimeout, fault.BreakerOpen, fault.Overloaded:
 		x.endFill(cache.Failed, f)
+	case fault.TargetError:
+		if x.cached.object != nil {
+			x.endFill(cache.Failed, f) // all have the same to stand in for it
+			return
+		}
+		fallthrough
+	default:
+		x.endFill(cache.Lost, fault.None)
 	}
 }
 

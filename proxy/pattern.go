@@ -345,3 +345,6 @@ func (p *Pattern) routerPath() string {
 	}
 	return b.String()
 }
+
+// Params are the names that p binds, in their order.
+func (p *Pattern) Params() []string { return p.params }

@@ -165,11 +165,12 @@ type Route struct {
 	Query   map[string]string
 
 	// Exactly one of these says what the answer is.
-	Upstream *pool.Upstream
-	Split    *Split
-	Redirect *Redirect
-	Respond  *Respond
-	Login    auth.Handler
+	Upstream  *pool.Upstream
+	Split     *Split
+	Redirect  *Redirect
+	Respond   *Respond
+	Login     auth.Handler
+	Aggregate *Aggregate
 
 	Addresses *auth.Addresses // nil lets all pass
 	CORS      *auth.CORS
@@ -257,6 +258,10 @@ func (r *Route) compile() (err error) {
 	r.orderLimits()
 	if r.Auth != nil {
 		r.credentials, r.hidesCredentials = newCredentials(r.Auth.Places()), true
+	}
+	r.values = r.values || r.Aggregate != nil
+	if r.Aggregate != nil && err == nil {
+		err = r.Aggregate.compile(r)
 	}
 	return err
 }

@@ -57,6 +57,9 @@ func (x *exchange) again() *exchange {
 		y.client.end()
 		return nil
 	}
+	if string(y.req.Method) == "HEAD" {
+		y.req.Method = []byte("GET") // it is the whole that is wanted anew
+	}
 	y.headLen, y.r, y.w = x.headLen, x.headLen, x.headLen
 	y.body.begin(&y.req)
 	y.body.done = true
@@ -75,6 +78,7 @@ func (x *exchange) again() *exchange {
 	z.key, z.query = append(z.key[:0], k.key...), append(z.query[:0], k.query...)
 	y.route.Cache.Read(&z.ask, &y.req, y.trusted)
 	z.ask.Identified = k.ask.Identified
+	z.ask.Control = cache.ParseControl(nil) // what the client said was about the answer that it has had
 	z.status.Fwd = cache.FwdStale
 	return y
 }
@@ -106,8 +110,11 @@ func (x *exchange) refreshes() {
 }
 
 // newNobody is a client that takes all that is sent to it.
-func newNobody(c *client, x *exchange) *client {
-	conn := wire.NewConn(nowhere{}, nil)
+func newNobody(c *client, x *exchange) *client { return newClientless(c, x, nowhere{}) }
+
+// newClientless is a client of x that stands for c; what is sent to it goes to to.
+func newClientless(c *client, x *exchange, to net.Conn) *client {
+	conn := wire.NewConn(to, nil)
 	conn.Remote, conn.TLS = c.Remote, c.TLS
 	n := &client{Conn: conn, engine: c.engine, shard: c.shard, x: x}
 	n.slot = c.engine.watch.Add(n)

@@ -134,6 +134,8 @@ func (x *exchange) answer() fault.Kind {
 		return x.redirect(r.Redirect)
 	case x.lastHop():
 		return x.respondOptions()
+	case r.Aggregate != nil:
+		return x.aggregate(r.Aggregate)
 	case r.Split != nil:
 		if x.upstream == nil { // else the cache had to know
 			x.upstream = r.Split.choose(x)

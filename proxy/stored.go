@@ -24,7 +24,10 @@ func (x *exchange) sendStored(o *cache.Object, v cache.Verdict) fault.Kind {
 	k := &x.cached
 	now := x.wall(x.start)
 	body := o.Body
-	if !k.ask.Ranged() {
+	if k.ask.Ranged() {
+		x.choosesFor(o, int64(len(body)))
+		x.coding = encode.Identity
+	} else {
 		body = x.encoded(o)
 	}
 	if cache.NotModified(&k.ask, &o.Entry, now) {
@@ -100,7 +103,11 @@ func (x *exchange) storedHead(o *cache.Object, v cache.Verdict, status int, line
 		status = 206
 	}
 	out := appendStatusText(x.out[:0], status, fasthttp.StatusMessage(status))
-	if out = append(x.appendStored(out, head), lines...); status == 304 {
+	out = x.appendStored(out, head)
+	if len(x.cached.extra) > 0 {
+		out = x.appendStored(out, x.cached.extra)
+	}
+	if out = append(out, lines...); status == 304 {
 		x.coding = encode.Identity // it has no content
 	}
 	out = x.appendCoding(out)
@@ -176,11 +183,16 @@ func (x *exchange) writeStored(o *cache.Object, at int64, body []byte) fault.Kin
 
 // follow answers with o, whose body is still arriving.
 func (x *exchange) follow(o *cache.Object, length int64, r *cache.Reader, v cache.Verdict) fault.Kind {
-	defer r.Close()
+	f := x.sendArriving(o, length, r, v)
+	r.Close(f == fault.None)
+	return f
+}
+
+func (x *exchange) sendArriving(o *cache.Object, length int64, r *cache.Reader, v cache.Verdict) fault.Kind {
 	k := &x.cached
 	now := x.wall(x.start)
-	if x.coding = encode.Identity; !k.ask.Ranged() {
-		x.choosesFor(o, length)
+	if x.choosesFor(o, length); k.ask.Ranged() {
+		x.coding = encode.Identity
 	}
 	if cache.NotModified(&k.ask, &o.Entry, now) {
 		x.storedHead(o, v, 304, nil)
