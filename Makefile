@@ -5,7 +5,7 @@ LDFLAGS    := -s -w -X main.version=$(shell git describe --tags --always --dirty
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME   ?= 10s
 
-.PHONY: build run test race fuzz lint fmt docs bench peers faults loadtest soak accuracy clean
+.PHONY: build run test race fuzz lint fmt docs bench peers faults loadtest soak accuracy caching clean
 
 build: ## the binary, bin/sluice
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) .
@@ -48,6 +48,9 @@ soak: build ## memory under large transfers, reloads under load; ARGS="-only mem
 
 accuracy: ## limits by real processes, and floods of bad tokens; ARGS="-only flood -seconds 10"
 	$(GO) run ./loadtest/limits $(ARGS)
+
+caching: ## the cache under load: stampedes, evictions, purges; ARGS="-only purge"
+	$(GO) run ./loadtest/caching $(ARGS)
 
 MODE ?= rate
 URL  ?= http://127.0.0.1:8080/
