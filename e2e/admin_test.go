@@ -41,10 +41,12 @@ upstreams: { a: { targets: ["`+b.URL+`"], outlier: {}, breaker: {}, adaptive: {}
 auth: { keys: { api_key: { file: ../examples/demo.keys } } }
 redis: { away: "127.0.0.1:1" }
 limits: { plenty: 1000000/s, shared: { rate: 1000000/s, shared: away } }
-routes: [{ name: all, upstream: a, mirror: a, limit: [plenty, shared] }, { name: get, match: { path: /get, methods: [GET] }, respond: hello }]
+cache: { shared: { redis: away, second_tier: {} } }
+routes: [{ name: all, upstream: a, mirror: a, limit: [plenty, shared] }, { name: cached, match: /echo/cached, upstream: a, cache: on }, { name: get, match: { path: /get, methods: [GET] }, respond: hello }]
 `)
 	url := "http://" + g.Doors[0]
 	wantStatus(t, 200, url+"/echo/x")
+	wantStatus(t, 200, url+"/echo/cached")
 	wantStatus(t, 200, url+"/get")
 	wantStatus(t, 404, url+"/none")
 	malformed := dial(t, "tcp", g.Doors[0])

@@ -52,6 +52,10 @@ func TestDemo(t *testing.T) {
 		"/users/7": func(res *http.Response, body string) bool {
 			return res.StatusCode == 200 && strings.Contains(body, `"path":"/v2/users/7"`) && res.Header.Get("X-Served-By") == "user"
 		},
+		"/catalogue": func(res *http.Response, body string) bool {
+			return res.StatusCode == 200 && res.Header.Get("Cache-Status") != ""
+		},
+		"POST /cache/purge?all": func(res *http.Response, body string) bool { return res.StatusCode == 200 },
 		"/orders": func(res *http.Response, body string) bool {
 			served[body] = true
 			return res.StatusCode == 200 && strings.Contains(body, `"served_by"`)

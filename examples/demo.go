@@ -45,7 +45,7 @@ const help = `Sluice demo: http://localhost:8080 with two backends inside this p
   curl -i -X POST localhost:8080/users/7        405 with Allow
   curl -s  localhost:9901/auth                  the authenticators and what they hold
   curl -s  localhost:9901/upstreams             the private door: live state
-  curl -X POST 'localhost:9901/cache/purge?prefix=http://localhost:8080/catalogue'
+  curl -i -X POST localhost:9901/cache/purge?all  end what is stored
   curl -s  localhost:9901/metrics | grep sluice_requests
   bin/sluice explain -c examples/demo.yaml GET http://localhost/users/7
 
