@@ -21,10 +21,7 @@
 // branch and never of the process.
 package aggregate
 
-import (
-	"strconv"
-	"strings"
-)
+import "strconv"
 
 // Reason says why a branch has no document.
 type Reason uint8
@@ -64,11 +61,3 @@ type Part struct {
 }
 
 func at(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
-
-// firstName is the first name of a reference such as user.id or items[0].
-func firstName(ref string) string {
-	if i := strings.IndexAny(ref, ".["); i >= 0 {
-		return ref[:i]
-	}
-	return ref
-}

@@ -26,6 +26,7 @@ type Plan struct {
 	status   []statusRule
 	formats  []document.Format
 	body     bool // some branch needs the client's body
+	facts    []document.Path
 }
 
 type branch struct {
@@ -70,6 +71,10 @@ func (p *Plan) Needs(i int) []int { return p.branches[i].needs }
 
 // NeedsBody tells whether some branch refers to the client's body.
 func (p *Plan) NeedsBody() bool { return p.body }
+
+// Facts are the values of the client's request that branches refer to, besides its
+// body and the parameters of its path: whatever is composed hangs on them.
+func (p *Plan) Facts() []document.Path { return p.facts }
 
 // Max is the bytes that are read of branch i's answer.
 func (p *Plan) Max(i int) int64 { return int64(p.branches[i].config.Max) }
@@ -125,19 +130,24 @@ func (p *Plan) compile(i int, c Branch, names, params []string, problems *settin
 		if err != nil {
 			return nil // Validate has told
 		}
-		for _, ref := range t.References() {
-			name := firstName(ref)
+		for _, ref := range t.Paths() {
+			name := ref.First()
 			j := slices.Index(names, name)
 			switch {
 			case j == i:
-				problems.Add(key, "expected another branch: %q refers to itself", "{"+ref+"}")
+				problems.Add(key, "expected another branch: {%s} refers to itself", ref)
 			case j >= 0:
 				if !slices.Contains(b.needs, j) {
 					b.needs = append(b.needs, j)
 				}
 			case name == "body":
 				p.body = true
-			case !slices.Contains(facts, name) && !slices.Contains(params, name):
+			case slices.Contains(params, name):
+			case slices.Contains(facts, name):
+				if !slices.ContainsFunc(p.facts, func(f document.Path) bool { return f.String() == ref.String() }) {
+					p.facts = append(p.facts, ref)
+				}
+			default:
 				known := slices.Concat(names, params, facts)
 				if near := setting.Nearest(name, known); near != "" {
 					problems.Add(key, "unknown value {%s}; did you mean %s?", ref, near)
@@ -168,11 +178,7 @@ func (p *Plan) compile(i int, c Branch, names, params []string, problems *settin
 		}
 		c.Shape.Group = ""
 	}
-	shape, err := document.NewShape(&c.Shape)
-	if err != nil {
-		problems.Add("", "%v", err)
-	}
-	b.shape = shape
+	b.shape, _ = document.NewShape(&c.Shape) // Validate has told
 }
 
 var formats = map[string]document.Format{
@@ -255,11 +261,7 @@ func (p *Plan) compileWhole(c *Config, names []string, problems *setting.Problem
 		p.formats = []document.Format{document.JSON}
 	}
 	if c.Shape != nil {
-		shape, err := document.NewShape(c.Shape)
-		if err != nil {
-			problems.Add("shape", "%v", err)
-		}
-		p.shape = shape
+		p.shape, _ = document.NewShape(c.Shape)
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package cache answers requests from memory as a shared cache of RFC 9111.
 //
-// The policy half, described here, is pure: functions of bytes and of the time
+// The policy half, described first, is pure: functions of bytes and of the time
 // that the caller passes in, without IO, clock or lock. The store beside it
 // keeps what the policy admits.
 //
@@ -28,7 +28,13 @@
 // allowance for stale answers, only by its ignore; an answer to one caller is not given to another
 // unless the origin or the route says so.
 //
-// Nothing blocks. Read, AppendKey, AppendQuery, AppendVariant, Decide,
+// The other half keeps what the policy admits. A Store holds objects in bounded
+// memory: two bigcaches and a lock-free hot tier; it purges by marks. Fills are
+// answers on their way into it, which those who miss one key together share. A Fleet
+// purges together with other gateways and keeps answers on their Redis. A Cache is
+// the three for one gateway.
+//
+// Nothing of the policy blocks. Read, AppendKey, AppendQuery, AppendVariant, Decide,
 // NotModified, Parts and the header writers allocate nothing when their
 // buffers are large enough. Admit allocates for a targeted Cache-Control field;
 // Freshen and Targets allocate.

@@ -50,6 +50,15 @@ func hasMeaning(name string) bool {
 
 // validateResilience checks what a route does about failures.
 func (c *Config) validateResilience(p *setting.Problems, r *Route) {
+	if r.Aggregate != nil {
+		const why = "expected it on the branches of aggregate, each of which is tried by itself"
+		if r.Retry != nil {
+			p.Add("retry", why)
+		}
+		if r.Hedge != nil {
+			p.Add("hedge", why)
+		}
+	}
 	if r.Redirect != nil || r.Respond != nil {
 		const why = "expected none with %s, which forwards nothing"
 		answer := "respond"

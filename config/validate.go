@@ -64,8 +64,9 @@ func (c *Config) UpstreamNames() []string {
 	return names
 }
 
-// validateMachines calls the Validate method of every block that has one, and of
-// those that it embeds.
+// validateMachines calls the Validate method of every block that has one. One that
+// has none leaves it to the blocks that it embeds; one that embeds others and has its
+// own answers for them.
 func validateMachines(p *setting.Problems, v reflect.Value) {
 	validateOwn(p, v)
 	switch v.Kind() {
@@ -97,18 +98,17 @@ func validateMachines(p *setting.Problems, v reflect.Value) {
 }
 
 func validateOwn(p *setting.Problems, v reflect.Value) {
-	embeds := false
-	if v.Kind() == reflect.Struct {
-		for i := range v.NumField() {
-			if t := v.Type().Field(i); t.Anonymous && t.IsExported() {
-				validateOwn(p, v.Field(i))
-				embeds = true
-			}
-		}
-	}
-	// With an embedded struct the method could be that one's.
-	if !embeds && v.CanAddr() && v.Addr().Type().Implements(validator) {
+	if v.CanAddr() && v.Addr().Type().Implements(validator) {
 		v.Addr().Interface().(interface{ Validate(*setting.Problems) }).Validate(p)
+		return
+	}
+	if v.Kind() != reflect.Struct {
+		return
+	}
+	for i := range v.NumField() {
+		if t := v.Type().Field(i); t.Anonymous && t.IsExported() {
+			validateOwn(p, v.Field(i))
+		}
 	}
 }
 
@@ -357,7 +357,10 @@ func (c *Config) validateAnswer(p *setting.Problems, r *Route, params []string) 
 		r.Respond.validate(p.At("respond"))
 	}
 	if len(ways) == 1 && r.Upstream == "" && r.Split == nil {
-		const why = "expected none with %s, which forwards nothing"
+		why := "expected none with %s, which forwards nothing"
+		if r.Aggregate != nil {
+			why = "expected none with %s: each branch says what it asks for"
+		}
 		if r.Rewrite != nil {
 			p.Add("rewrite", why, ways[0])
 		}

@@ -295,3 +295,14 @@ func appendPercent(dst, raw []byte) []byte {
 func unreserved(c byte) bool {
 	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~'
 }
+
+// Paths are the paths of t, in their order; one that stands there twice is there
+// twice.
+func (t *Template) Paths() (list []Path) {
+	for _, p := range t.pieces {
+		if p.isValue {
+			list = append(list, p.path)
+		}
+	}
+	return list
+}

@@ -3,8 +3,10 @@ package gateway
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"sluice/aggregate"
+	"sluice/cache"
 	"sluice/config"
 	"sluice/pool"
 	"sluice/proxy"
@@ -25,23 +27,38 @@ func (g *Gateway) aggregates(r *proxy.Route, c *config.Route, cfg *config.Config
 	silent := new(setting.Problems)
 	plan := aggregate.NewPlan(c.Branches(), c.Compose, pattern.Params(), silent, silent)
 	a := &proxy.Aggregate{Plan: plan}
-	shown := *cfg
-	shown.Cache.ForwardTags = true // the whole has the surrogate keys of its parts
-	shown.Cache.Name = ""
+	shared := cfg.Cache
+	shared.ForwardTags = true // the whole has the surrogate keys of its parts
+	shared.Name = ""
 	for _, name := range plan.Names() {
 		b := c.Aggregate[name]
-		branch := &config.Route{Name: branchName(c.Name, name), Priority: c.Priority, Retry: b.Retry, Hedge: b.Hedge, Cache: b.Cache, Request: c.Request}
+		branch := &config.Route{Name: branchName(c.Name, name), Priority: c.Priority, Retry: b.Retry, Hedge: b.Hedge, Cache: keyedBy(b)}
 		p := &proxy.Route{
 			Name: branch.Name, Path: "/*", Upstream: set.Upstream(b.Upstream), ResponseTimeout: c.Timeout.Std(),
-			Request: edit(c.Request.Headers), Stats: g.metrics.Route(branch.Name), Usual: set.Times(branch.Name),
+			Stats: g.metrics.Route(branch.Name), Usual: set.Times(branch.Name),
 		}
-		caches(p, branch, &shown)
+		caches(p, branch, &shared, credentialFields(r))
 		g.resilience(p, branch, set)
 		a.Branches = append(a.Branches, p)
 		a.Timeouts = append(a.Timeouts, b.Timeout.Std())
 	}
 	r.Aggregate = a
 	return nil
+}
+
+// keyedBy is what branch b does with the cache, with the header lines that it
+// writes itself as part of the key: its target may go by them without a Vary.
+func keyedBy(b config.Branch) *cache.RouteConfig {
+	if b.Cache == nil {
+		return nil
+	}
+	c := *b.Cache
+	for _, name := range slices.Sorted(maps.Keys(b.Headers)) {
+		if !slices.ContainsFunc(c.Key.Headers, func(h string) bool { return strings.EqualFold(h, name) }) {
+			c.Key.Headers = append(c.Key.Headers[:len(c.Key.Headers):len(c.Key.Headers)], name)
+		}
+	}
+	return &c
 }
 
 // branchName is the name of a branch in metrics.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 
@@ -16,7 +17,7 @@ import (
 // over a reload: in the same memory while its bounds are the same, else what
 // fits is taken along by startCache.
 func (g *Gateway) cached(cfg *config.Config, next *Generation, p *setting.Problems) {
-	if !slices.ContainsFunc(cfg.Routes, func(r config.Route) bool { return r.Cache != nil }) {
+	if !slices.ContainsFunc(cfg.Routes, usesCache) {
 		return
 	}
 	if g.now != nil && g.now.cache != nil {
@@ -78,29 +79,38 @@ func (g *Generation) retireCache(next *Generation) {
 	}
 }
 
-// caches compiles what a route does with the cache and with codings.
-func caches(r *proxy.Route, c *config.Route, cfg *config.Config) {
+// usesCache tells whether a route, or a branch of it, answers from memory.
+func usesCache(r config.Route) bool {
+	for _, b := range r.Aggregate {
+		if b.Cache != nil {
+			return true
+		}
+	}
+	return r.Cache != nil
+}
+
+// caches compiles what a route does with the cache and with codings. written are
+// names of request fields that targets see otherwise than clients sent them.
+func caches(r *proxy.Route, c *config.Route, shared *cache.Config, written []string) {
 	if c.Compress != nil {
 		r.Compress = encode.NewPolicy(c.Compress)
 	}
 	if c.Cache == nil {
 		return
 	}
-	place := cache.Place{Route: c.Name}
-	for _, h := range []config.HeaderOps{c.Request.Headers} {
-		for name := range h.Set {
-			place.Written = append(place.Written, name)
-		}
-		for name := range h.Add {
-			place.Written = append(place.Written, name)
-		}
-		place.Written = append(place.Written, h.Remove...)
-	}
-	if r.Auth != nil {
-		place.Written = append(place.Written, r.Auth.Places().Headers...)
-	}
-	r.Cache = cache.NewPolicy(c.Cache, &cfg.Cache, place)
+	h := c.Request.Headers
+	written = slices.Concat(written, slices.Collect(maps.Keys(h.Set)), slices.Collect(maps.Keys(h.Add)), h.Remove)
+	r.Cache = cache.NewPolicy(c.Cache, shared, cache.Place{Route: c.Name, Written: written})
 	r.CacheWait = c.Cache.Wait.Std()
+}
+
+// credentialFields are the request fields that the authenticators of r take away or
+// write.
+func credentialFields(r *proxy.Route) []string {
+	if r.Auth == nil {
+		return nil
+	}
+	return r.Auth.Places().Headers
 }
 
 var (

@@ -323,9 +323,6 @@ func (g *Gateway) routes(cfg *config.Config, next *Generation, p *setting.Proble
 				r.Split.To = append(r.Split.To, proxy.SplitTo{Upstream: set.Upstream(to.Upstream), Weight: to.Weight})
 			}
 		}
-		if err := g.aggregates(r, c, cfg, set); err != nil {
-			p.Add(fmt.Sprintf("routes[%d].match.path", i), "%v", err)
-		}
 		if d := c.Redirect; d != nil {
 			r.Redirect = &proxy.Redirect{Status: d.Status, To: d.To}
 		}
@@ -339,7 +336,10 @@ func (g *Gateway) routes(cfg *config.Config, next *Generation, p *setting.Proble
 			r.Limits = append(r.Limits, proxy.RateLimit{Limit: next.limits[name], Shared: next.shared[name]})
 		}
 		g.policy(r, c, next, p.At(fmt.Sprintf("routes[%d]", i)))
-		caches(r, c, cfg)
+		caches(r, c, &cfg.Cache, credentialFields(r))
+		if err := g.aggregates(r, c, cfg, set); err != nil {
+			p.Add(fmt.Sprintf("routes[%d].match.path", i), "%v", err)
+		}
 		r.Usual = set.Times(c.Name)
 		g.resilience(r, c, set)
 		if m := c.Mirror; m != nil {

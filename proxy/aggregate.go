@@ -36,14 +36,11 @@ type Aggregate struct {
 // mostComposed bounds a client's body that branches refer to.
 const mostComposed = 1 << 20
 
-// compile prepares the branches, which see of the request what its own target
-// would.
-func (a *Aggregate) compile(r *Route) error {
+func (a *Aggregate) compile() error {
 	for _, b := range a.Branches {
 		if err := b.compile(); err != nil {
 			return err
 		}
-		b.credentials, b.hidesCredentials = r.credentials, r.hidesCredentials
 	}
 	return nil
 }
@@ -113,6 +110,7 @@ func (x *exchange) aggregate(a *Aggregate) fault.Kind {
 		}
 	} else {
 		x.dropBody()
+		x.isWhole = x.req.Length == 0 // a fallback may have the request
 	}
 	now := wire.Nanotime()
 	if f := x.route.Bulkhead.Enter(now, x.until(x.start+unbounded)); f != fault.None {
@@ -180,7 +178,11 @@ func (x *exchange) valuesOf(body []byte) aggregate.Values {
 		case "body":
 			return rest.Get(body)
 		case "query":
-			for query := x.req.Query; len(query) > 0; {
+			query := x.req.Query
+			if x.cached.requery { // what is not keyed changes nothing
+				query = bytes.TrimPrefix(x.cached.query, []byte{'?'})
+			}
+			for len(query) > 0 {
 				var pair []byte
 				pair, query, _ = bytes.Cut(query, []byte{'&'})
 				name, value, _ := bytes.Cut(pair, []byte{'='})
@@ -189,7 +191,8 @@ func (x *exchange) valuesOf(body []byte) aggregate.Values {
 				}
 			}
 		case "header":
-			return quoted(x.header(word))
+			v, ok := x.header(word)
+			return quoted(v, ok && x.believes(word))
 		case "cookie":
 			v := x.cookie(word)
 			return quoted(v, v != nil)
@@ -209,7 +212,28 @@ func (x *exchange) valuesOf(body []byte) aggregate.Values {
 	}
 }
 
-// callBranch asks branch i and notes what came of it.
+// believes tells whether a header of the client's may be told to a branch: those that
+// say who it is, or where from, are the gateway's and trusted hops' to write.
+func (x *exchange) believes(name string) bool {
+	s := &x.snapshot.Settings
+	f := wire.Field{Name: []byte(name), Kind: wire.KindOf([]byte(name))}
+	switch {
+	case s.identity.has(f.Name):
+		return false
+	case x.trusted:
+		return true
+	case len(name) >= len(forwardedFamily) && wire.EqualFold(f.Name[:len(forwardedFamily)], forwardedFamily):
+		return false
+	}
+	switch f.Kind {
+	case wire.XRealIP, wire.Forwarded, wire.Traceparent, wire.Tracestate:
+		return false
+	}
+	return !s.isRequestID(&f)
+}
+
+// callBranch asks branch i and notes what came of it. A defect of ours that shows on
+// the way is a branch that was not reached.
 func (x *exchange) callBranch(a *Aggregate, i int, r *aggregate.Request, running *calls, p *branchPart) {
 	route := a.Branches[i]
 	route.Stats.Begin()
@@ -220,6 +244,11 @@ func (x *exchange) callBranch(a *Aggregate, i int, r *aggregate.Request, running
 		route.Stats.End(0, 0, 0, 0)
 		return
 	}
+	p.Part = a.Plan.Take(i, aggregate.Answer{Reason: aggregate.Unreached})
+	defer y.client.end()
+	defer y.client.rescue()
+	defer y.endFill(cache.Lost, fault.None) // where nothing else ended it
+	defer running.take(y.client)
 	running.add(y.client)
 	f := y.lookup()
 	if f == fault.None && !y.begun {
@@ -255,9 +284,6 @@ func (x *exchange) callBranch(a *Aggregate, i int, r *aggregate.Request, running
 		route.Stats.Cached(y.cached.result, y.bytesOut)
 	}
 	route.Stats.End(y.status, durationOf(wire.Nanotime()-began), int64(len(r.Body)), y.bytesOut)
-	y.endFill(cache.Lost, fault.None)
-	running.take(y.client)
-	y.client.end()
 	p.Part = a.Plan.Take(i, got)
 }
 
@@ -284,7 +310,9 @@ func (x *exchange) branchExchange(a *Aggregate, i int, r *aggregate.Request) (*e
 		if f.Drop || f.Kind.HopByHop() || ofContent(f) || !a.Plan.Passes(i, f.Name) || writes(r.Headers, f.Name) {
 			continue
 		}
-		head = appendField(head, f.Name, f.Value)
+		// Here and not when it is forwarded, where a credential that the branch has of
+		// its own would be taken for the caller's.
+		head = x.appendUncredited(head, f)
 	}
 	typed := false
 	for _, l := range r.Headers {
@@ -319,7 +347,10 @@ func (x *exchange) branchExchange(a *Aggregate, i int, r *aggregate.Request) (*e
 	y.headLen, y.r, y.w = len(head), len(head), len(head)
 	y.kept, y.isWhole, y.body.done = r.Body, true, true
 	y.caller, y.trusted, y.scheme = x.caller, x.trusted, x.scheme
-	y.id = append(y.idBuf[:0], x.id...)
+	if y.id = append(y.idBuf[:0], x.id...); len(x.id) == len(x.newID) && &x.id[0] == &x.newID[0] {
+		y.newID = x.newID // all branches belong to one trace
+		y.id = y.newID[:]
+	}
 	y.proof = x.proof
 	now := time.Now()
 	y.when, y.start, y.verified = now, wire.Stamp(now), false
@@ -328,6 +359,20 @@ func (x *exchange) branchExchange(a *Aggregate, i int, r *aggregate.Request) (*e
 		y.deadline = y.start + int64(t)
 	}
 	return y, answer
+}
+
+// appendUncredited writes a line of the client's request without the credential
+// that the route's authenticators took from it.
+func (x *exchange) appendUncredited(head []byte, f *wire.Field) []byte {
+	c := &x.route.credentials
+	switch {
+	case !x.route.hidesCredentials:
+	case c.headers.has(f.Name), f.Kind == wire.Authorization && c.hasScheme(f.Value):
+		return head
+	case f.Kind == wire.Cookie && len(c.cookies) > 0:
+		return c.appendCookies(head, f)
+	}
+	return appendField(head, f.Name, f.Value)
 }
 
 // headRoom is what the head of a branch's answer may take beyond its body.

@@ -228,3 +228,83 @@ routes: [ { name: two, match: /two, aggregate: { a: { upstream: app, path: /a },
 	within(t, "the end of the first", ended)
 	within(t, "the end of the second", ended)
 }
+
+// What branches refer to is part of the key of the whole, and a branch may be
+// cached where the whole is not.
+func TestAggregateCacheIsKeyedByWhatBranchesUse(t *testing.T) {
+	b := startBackend(t, func(w http.ResponseWriter, r *http.Request, n int) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"uri":%q,"x":%q,"n":%d}`, r.URL.RequestURI(), r.Header.Get("X-Kind"), n)
+	})
+	e := startEdge(t, `
+upstreams: { app: "`+b.URL+`" }
+routes:
+  - name: whole
+    match: /whole
+    cache: { ttl: 60s, key: { query: only, parameters: [page] }, ignore: [cookie] }
+    aggregate:
+      a: { upstream: app, path: "/a?c={cookie.who}&p={query.page}", optional: true }
+      c: { upstream: app, path: /c, headers: { X-Kind: "{header.X-Mine}" }, optional: true }
+  - name: unkeyed
+    match: /unkeyed
+    cache: { ttl: 60s, key: { query: none } }
+    aggregate: { b: { upstream: app, path: "/b?q={query.q}", optional: true } }
+  - name: branch
+    match: /branch
+    aggregate: { a: { upstream: app, path: /cached, headers: { X-Kind: "{header.X-Mine}" }, cache: 60s } }
+`)
+	ann := e.get("/whole?page=1", "Cookie: who=ann", "X-Mine: 1").body
+	if !strings.Contains(ann, "c=ann") {
+		t.Fatalf("ann: %s", ann)
+	}
+	for name, fields := range map[string][]string{
+		"another cookie": {"Cookie: who=bob", "X-Mine: 1"},
+		"another header": {"Cookie: who=ann", "X-Mine: 2"},
+		"no cookie":      {"X-Mine: 1"},
+	} {
+		if got := e.get("/whole?page=1", fields...); got.body == ann {
+			t.Errorf("%s got the same: %s", name, got.body)
+		}
+	}
+	if again := e.get("/whole?page=1&utm=x", "Cookie: who=ann", "X-Mine: 1").body; again != ann {
+		t.Errorf("the whole is not stored: %s", again)
+	}
+	// A parameter that is not keyed is not used either.
+	if got := e.get("/unkeyed?q=evil").body; strings.Contains(got, "evil") {
+		t.Errorf("an unkeyed parameter changed the whole: %s", got)
+	}
+	one := e.get("/branch", "X-Mine: 1").body
+	if again := e.get("/branch", "X-Mine: 1").body; again != one {
+		t.Errorf("the branch is not cached: %s, %s", one, again)
+	}
+	if other := e.get("/branch", "X-Mine: 2").body; !strings.Contains(other, `"x":"2"`) {
+		t.Errorf("another header of the branch: %s", other)
+	}
+}
+
+// The caller's credential ends at the gateway; one that a branch brings of its own
+// does not. What a client says it is, is told to nobody.
+func TestAggregateCredentials(t *testing.T) {
+	b := startBackend(t, func(w http.ResponseWriter, r *http.Request, n int) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"auth":%q,"user":%q,"said":%q,"cookie":%q,"token":"of-its-own"}`,
+			r.Header.Get("Authorization"), r.Header.Get("X-User"), r.Header.Get("X-Said"), r.Header.Get("Cookie"))
+	})
+	e := startEdge(t, `
+auth: { tokens: { jwt: { secret: "`+sharedSecret+`" }, headers: { X-User: sub } } }
+upstreams: { app: "`+b.URL+`" }
+routes:
+  - name: two
+    match: /two
+    auth: tokens
+    aggregate:
+      a: { upstream: app, path: /a }
+      b: { upstream: app, path: /b, headers: { Authorization: "Bearer {a.token}" } }
+      c: { upstream: app, path: /c, headers: { X-Said: "{header.X-User}" }, optional: true }
+    compose: { errors: "" }
+`)
+	a := e.get("/two", "Authorization: Bearer "+signed(t, "ann", nil), "X-User: root", "Cookie: k=v")
+	sameJSON(t, "two", a.body, `{
+		"a":{"auth":"","user":"ann","said":"","cookie":"k=v","token":"of-its-own"},
+		"b":{"auth":"Bearer of-its-own","user":"ann","said":"","cookie":"k=v","token":"of-its-own"}}`)
+}

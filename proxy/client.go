@@ -33,6 +33,7 @@ type client struct {
 	fd       uintptr // valid while session holds
 	session  bool
 	reset    bool // end with a reset instead of an orderly close
+	nobody   bool // no connection of a client: see newClientless
 	refused  bool // the client may still be sending what was refused
 	first    [1]byte
 
@@ -121,6 +122,9 @@ func (c *client) end() {
 	if c.x != nil {
 		c.x.free()
 		c.x = nil
+	}
+	if c.nobody {
+		c.engine.nobodies.Add(-1)
 	}
 	c.engine.live.Add(-1)
 }

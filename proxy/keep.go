@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"bytes"
+	"runtime/debug"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/rs/zerolog"
 
 	"sluice/cache"
 	"sluice/fault"
@@ -173,6 +175,7 @@ func (x *exchange) revalidated(conn *pool.Conn) (f fault.Kind, again bool) {
 		k.status.Detail = reason
 	default:
 		k.status.Detail = reason
+		x.endFill(cache.Lost, fault.None) // it is only this request that gets nothing stored
 	}
 	x.endFill(cache.Refused, fault.None)
 	x.settle(conn)
@@ -237,7 +240,7 @@ func (x *exchange) share(t *fetch) (fault.Kind, bool) {
 	x.back = make([]byte, backSize) // the fetch has the old one
 	x.client.up.Store(nil)
 	t.target.Begin()
-	t.flights = &x.engine.flights
+	t.flights, t.log = &x.engine.flights, x.engine.log
 	go t.run()
 	return x.follow(o, length, reader, o.At(x.wall(x.heard))), true
 }
@@ -259,6 +262,7 @@ type fetch struct {
 	first    []byte // of the body, what came with the head
 	fault    fault.Kind
 
+	log     zerolog.Logger
 	flights *flights
 	fill    *cache.Fill
 	head    *cache.Object // the answer without its body
@@ -323,6 +327,7 @@ func (t *fetch) arrived() bool {
 // run reads until the end, or until nobody wants it.
 func (t *fetch) run() {
 	defer t.target.End()
+	defer t.rescue()
 	f := fault.ClientGone
 	if t.flights.begin(t.conn) {
 		f = t.read()
@@ -348,6 +353,15 @@ func (t *fetch) run() {
 	if f == fault.None && !t.close && t.conn.Settled() && t.conn.Disarm() {
 		t.conn.Release(t.shard, now)
 	} else {
+		_ = t.conn.Close()
+	}
+}
+
+// rescue keeps a defect of ours from ending more than this answer.
+func (t *fetch) rescue() {
+	if defect := recover(); defect != nil {
+		t.log.Error().Interface("defect", defect).Bytes("stack", debug.Stack()).Msg("answer for the cache given up")
+		t.fill.End(cache.Failed, uint8(fault.Internal))
 		_ = t.conn.Close()
 	}
 }

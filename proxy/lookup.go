@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/binary"
 	"time"
 
 	"sluice/cache"
@@ -169,7 +170,29 @@ func (x *exchange) makeKey() fault.Kind {
 	if r.Split != nil {
 		k.key = append(append(k.key, '\n'), x.upstream.Name...)
 	}
+	if r.Aggregate != nil {
+		x.keyFacts(r.Aggregate)
+	}
 	return fault.None
+}
+
+// keyFacts adds to the key what the branches of an aggregation refer to: no policy
+// of the route's can leave out what the whole is made of.
+func (x *exchange) keyFacts(a *Aggregate) {
+	k := &x.cached
+	values := x.valuesOf(nil)
+	for _, path := range a.Plan.Facts() {
+		if path.First() == "request_id" {
+			k.ask.Bypass = cache.ByCondition // no two wholes are the same
+			return
+		}
+		v, ok := values(path)
+		if !ok {
+			k.key = append(k.key, '\n', '-')
+			continue
+		}
+		k.key = append(binary.AppendUvarint(append(k.key, '\n', '+'), uint64(len(v))), v...)
+	}
 }
 
 // identity is who the caller is, in a form that no other caller has; nil when an
@@ -304,7 +327,11 @@ func (x *exchange) askFleet() (f fault.Kind, answered bool) {
 	}
 	c.Put(o)
 	v := cache.Decide(&k.ask, &o.Entry, x.wall(wire.Nanotime()))
-	if v.Use != cache.Fresh && v.Use != cache.Allowed {
+	switch {
+	case v.Use == cache.Fresh, v.Use == cache.Allowed:
+	case v.Why == cache.CookieSent:
+		return fault.None, false
+	default:
 		k.object, k.validates = o, o.Validates()
 		return fault.None, false
 	}

@@ -1,14 +1,15 @@
 // Package proxy is the life of a request: one connection after another is
 // read (client.go), and every request goes down one function (serve.go) that
 // reads like a table of contents: begin, match, admit, limits, preflight,
-// identify, answer, recover, finish. docs/request.md draws the same stages under
+// identify, lookup, answer, recover, finish. docs/request.md draws the same stages under
 // the same names.
 //
 // An Engine serves connections; what it does with a request is said by the
 // Snapshot that is current when the request begins, and by it alone to the
 // request's end. Routes are found by table.go, the target is spoken to by
 // forward.go, bodies run through body.go, upgraded connections through
-// tunnel.go. Who calls is asked by identify.go, and what of a request is a
+// tunnel.go. What is answered from memory, and how it gets there, is in lookup.go,
+// keep.go, stored.go and refresh.go; one answer is made of several in aggregate.go. Who calls is asked by identify.go, and what of a request is a
 // credential, which neither targets nor logs get to see, is in credential.go.
 //
 // What may block: reading from and writing to sockets, waiting for a
@@ -82,6 +83,7 @@ type Engine struct {
 	draining atomic.Bool
 	drainAt  atomic.Int64
 	live     atomic.Int64 // connections being served
+	nobodies atomic.Int64 // of these, requests of no connection
 	tunnels  atomic.Int64
 	flights  flights       // that no client waits for
 	next     atomic.Uint32 // spreads connections over shards
@@ -105,7 +107,7 @@ func (e *Engine) Publish(s *Snapshot) {
 
 // Counts tells how many client connections and tunnels are open.
 func (e *Engine) Counts() (connections, tunnels int64) {
-	return e.live.Load(), e.tunnels.Load()
+	return e.live.Load() - e.nobodies.Load(), e.tunnels.Load()
 }
 
 // lingerIdle is how long, once the end has begun, an idle connection is still
@@ -131,7 +133,9 @@ func (e *Engine) Drain(ctx context.Context) int {
 		case <-late:
 			late = nil
 			e.eachClient(func(c *client) {
-				cut++
+				if !c.nobody {
+					cut++
+				}
 				c.cut()
 			})
 		case <-tick.C:
@@ -261,7 +265,7 @@ func (r *Route) compile() (err error) {
 	}
 	r.values = r.values || r.Aggregate != nil
 	if r.Aggregate != nil && err == nil {
-		err = r.Aggregate.compile(r)
+		err = r.Aggregate.compile()
 	}
 	return err
 }

@@ -22,6 +22,9 @@ func (x *exchange) refresh(o *cache.Object) {
 	if c.Passes(key, x.when.Unix()) {
 		return // it has just failed
 	}
+	if x.engine.nobodies.Load() > mostNobodies {
+		return
+	}
 	fill, leads := c.Join(key)
 	if !leads {
 		fill.Leave()
@@ -41,6 +44,10 @@ func (x *exchange) refresh(o *cache.Object) {
 
 // refreshAgain is how long, in seconds, a refresh that failed is not tried again.
 const refreshAgain = 2
+
+// mostNobodies bounds refreshes, and branches, that are under way when one more
+// refresh is to begin: clients do not wait for these, so nothing else does.
+const mostNobodies = 1024
 
 // again is the same request once more, for nobody. It is nil when its head
 // cannot be copied.
@@ -116,9 +123,10 @@ func newNobody(c *client, x *exchange) *client { return newClientless(c, x, nowh
 func newClientless(c *client, x *exchange, to net.Conn) *client {
 	conn := wire.NewConn(to, nil)
 	conn.Remote, conn.TLS = c.Remote, c.TLS
-	n := &client{Conn: conn, engine: c.engine, shard: c.shard, x: x}
+	n := &client{Conn: conn, engine: c.engine, shard: c.shard, x: x, nobody: true}
 	n.slot = c.engine.watch.Add(n)
 	c.engine.live.Add(1) // which the end of a client takes back
+	c.engine.nobodies.Add(1)
 	return n
 }
 
