@@ -93,13 +93,18 @@ func (s *loginSite) get(t *testing.T, c *http.Client, path, mode string) (status
 // logIn logs test-user2 in and returns what the app answered.
 func (s *loginSite) logIn(t *testing.T, c *http.Client, path string) (at *url.URL, body string) {
 	t.Helper()
+	return s.logInAs(t, c, "test-user2", path)
+}
+
+func (s *loginSite) logInAs(t *testing.T, c *http.Client, user, path string) (at *url.URL, body string) {
+	t.Helper()
 	status, at, form := s.get(t, c, path, "navigate")
 	_, rest, ok := strings.Cut(form, `name="id" value="`)
 	if status != http.StatusOK || !ok {
 		t.Fatalf("expected the provider's form, got %d at %s: %s", status, at, form)
 	}
 	id, _, _ := strings.Cut(rest, `"`)
-	res := given[*http.Response](t)(c.PostForm(s.provider.URL+"/login/username", url.Values{"id": {id}, "username": {"test-user2"}, "password": {"verysecure"}}))
+	res := given[*http.Response](t)(c.PostForm(s.provider.URL+"/login/username", url.Values{"id": {id}, "username": {user}, "password": {"verysecure"}}))
 	defer res.Body.Close()
 	return res.Request.URL, string(given[[]byte](t)(io.ReadAll(res.Body)))
 }
@@ -142,6 +147,42 @@ func TestLoginAtARealProvider(t *testing.T) {
 	}
 	if status, _, _ := s.get(t, c, "/headers", "cors"); status != http.StatusUnauthorized {
 		t.Errorf("after the logout: %d, want 401", status)
+	}
+}
+
+// What the app made for one session is not answered to another from memory, and
+// where a route keeps answers for each caller it is answered to that one again.
+func TestLoginsAreCachedApart(t *testing.T) {
+	s := startLoginSite(t)
+	must(t, rig.Replace(s.file, s.config+`  - { name: ttl, match: /headers, auth: web, upstream: app, cache: 60s }
+  - { name: own, match: { path: /headers, query: { own: "1" } }, auth: web, upstream: app, cache: { share: identity, ttl: 60s } }
+`))
+	users := map[string]*http.Client{"id2": s.client(t), "id1": s.client(t)}
+	s.logInAs(t, users["id2"], "test-user2", "/headers")
+	s.logInAs(t, users["id1"], "test-user@127.0.0.1", "/headers")
+	ask := func(id, path string) (told, status string) {
+		req := given[*http.Request](t)(http.NewRequestWithContext(bounded(t), http.MethodGet, s.url+path, nil))
+		req.Header.Set("Sec-Fetch-Mode", "cors")
+		res := given[*http.Response](t)(users[id].Do(req))
+		defer res.Body.Close()
+		var seen http.Header
+		must(t, json.NewDecoder(res.Body).Decode(&seen))
+		return seen.Get("X-User"), res.Header.Get("Cache-Status")
+	}
+	must(t, rig.Poll(bounded(t), "the routes are in use", func() bool {
+		_, status := ask("id2", "/headers")
+		return status != ""
+	}))
+	for round := range 3 {
+		for id := range users {
+			if told, status := ask(id, "/headers"); told != id || strings.Contains(status, "hit") {
+				t.Errorf("round %d: %s got the answer of %s, %s", round, id, told, status)
+			}
+			told, status := ask(id, "/headers?own=1")
+			if told != id || strings.Contains(status, "hit") != (round > 0) {
+				t.Errorf("round %d, for each: %s got the answer of %s, %s", round, id, told, status)
+			}
+		}
 	}
 }
 

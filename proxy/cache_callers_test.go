@@ -32,7 +32,7 @@ type callerOf func(path string) (body, status string)
 // TestCacheKeepsCallersApart asks as two callers of every kind of authenticator
 // that has a credential in the request or its connection. What the origin made for
 // one is never given to the other unless the origin, or the route, says that it may
-// be. (Sessions of a login are shown in e2e, with a browser's cookies.)
+// be. (Sessions of a login: TestLoginsAreCachedApart in e2e.)
 func TestCacheKeepsCallersApart(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
