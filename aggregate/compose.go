@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -139,10 +140,25 @@ func (b *branch) read(a Answer) ([]byte, error) {
 	} else if err := document.Check(doc, lim, false); err != nil {
 		return nil, err
 	}
-	if b.shape == nil || b.shape.None() {
-		return doc, nil
+	if b.shape != nil && !b.shape.None() {
+		var err error
+		if doc, err = b.shape.Apply(nil, doc, lim); err != nil {
+			return nil, err
+		}
 	}
-	return b.shape.Apply(nil, doc, lim)
+	if b.group == "" && !hasMembers(doc) {
+		return nil, errNoMembers
+	}
+	return doc, nil
+}
+
+// errNoMembers is a flat branch that answered with a text, a number, true or false.
+var errNoMembers = errors.New("aggregate: expected an object or an array of a flat branch")
+
+// hasMembers tells whether doc can become members of the whole; null becomes none.
+func hasMembers(doc []byte) bool {
+	doc = bytes.TrimSpace(doc)
+	return len(doc) > 0 && (doc[0] == '{' || doc[0] == '[' || doc[0] == 'n')
 }
 
 // Whole is the composed answer.

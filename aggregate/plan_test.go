@@ -212,6 +212,8 @@ func TestComposeStatus(t *testing.T) {
 		{[]string{"a", "b"}, nil, map[string]Answer{"a": good, "b": status(500)}, 502, false, `"status":500`},
 		{[]string{"a", "b"}, nil, map[string]Answer{"a": good, "b": status(302)}, 502, false, `"status":302`},
 		{[]string{"a", "b"}, nil, map[string]Answer{"a": good, "b": answer(`{"x":1,"x":2}`)}, 502, false, `branch-malformed`},
+		{[]string{"a flat", "b flat optional"}, nil, map[string]Answer{"a": good, "b": answer(`"text"`)}, 200, false, `branch-malformed`},
+		{[]string{"a flat", "b flat"}, nil, map[string]Answer{"a": good, "b": answer(`null`)}, 200, true, `{"x":1}`},
 		{[]string{"a", "b"}, nil, map[string]Answer{"a": good, "b": answer("\xff")}, 502, false, `branch-malformed`},
 		{[]string{"a", "b"}, nil, map[string]Answer{"a": good, "b": answer(strings.Repeat("[", 500))}, 502, false, `branch-malformed`},
 		{[]string{"a", "b"}, nil, map[string]Answer{"a": good, "b": answer(`"` + strings.Repeat("x", 1<<20) + `"`)}, 502, false, `branch-too-large`},
