@@ -144,7 +144,7 @@ func ParseObject(b []byte) (*Object, error) {
 			o.Lists = append(o.Lists, rest[2:2+n:2+n])
 			rest = rest[2+n:]
 		}
-		if len(rest) > 0 {
+		if len(rest) > 0 || body > 0 {
 			return nil, errEntry
 		}
 		return o, nil
